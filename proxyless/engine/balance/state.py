@@ -1,0 +1,129 @@
+"""What the balancer knows of a cluster beyond one snapshot: requests in flight, places in rotations.
+
+Kept by cluster name and endpoint key, so a snapshot swap carries it over. No lock: each operation on shared state is
+one C call on a dict, set or counter. A race can at most cost a rotation one step or rebuild a plan twice.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+
+from proxyless.engine.balance.plan import Plan, TickKey
+from proxyless.model.cluster import Cluster, Endpoint
+
+Key = tuple[str, int]
+
+
+class Hold:
+    """One request in flight. ``release`` may be called again; it counts once."""
+
+    __slots__ = ("_holders",)
+
+    def __init__(self, holders: "set[Hold]") -> None:
+        self._holders = holders
+        holders.add(self)
+
+    def release(self) -> None:
+        self._holders.discard(self)
+
+
+class ClusterState:
+    __slots__ = ("_holders", "_plan", "_rng", "_ticks", "last_used")
+
+    def __init__(self, rng: random.Random, now: float) -> None:
+        self._rng = rng
+        self._plan: Plan | None = None
+        # Sets of holds, not numbers: adding to a set is atomic, ``number += 1`` is not, and a hold cannot be released
+        # twice.
+        self._holders: dict[Key, set[Hold]] = {}
+        self._ticks: dict[TickKey, Iterator[int]] = {}
+        self.last_used = now
+
+    def plan(self, cluster: Cluster) -> Plan:
+        plan = self._plan
+        if plan is None or plan.cluster is not cluster:
+            plan = self._plan = Plan(cluster, self._rotation)
+            self._forget_gone(cluster)
+        return plan
+
+    def active(self, key: Key) -> int:
+        holders = self._holders.get(key)
+        return len(holders) if holders is not None else 0
+
+    @property
+    def busy(self) -> bool:
+        return any(list(self._holders.values()))
+
+    def hold(self, endpoint: Endpoint) -> Hold:
+        """Counts a request on an endpoint until the hold is released."""
+        holders = self._holders.get(endpoint.key)
+        if holders is None:
+            holders = self._holders.setdefault(endpoint.key, set())
+        return Hold(holders)
+
+    def pick(self, cluster: Cluster, avoid: AbstractSet[Key] = frozenset(), attempts: int = 0) -> Endpoint | None:
+        """An endpoint, or None when none is usable.
+
+        avoid: endpoints already tried (Envoy's previous_hosts predicate). The balancer is asked up to ``attempts``
+        more times for another; then, unlike Envoy, any usable endpoint that was not tried is taken: a least-request
+        balancer would go on offering the dead host, because nothing is in flight there.
+        """
+        plan = self.plan(cluster)
+        endpoint = plan.pick(self._rng, self.active)
+        if endpoint is None or endpoint.key not in avoid:
+            return endpoint
+        for _ in range(attempts):
+            again = plan.pick(self._rng, self.active)
+            if again is not None and again.key not in avoid:
+                return again
+        others = [other for other in plan.usable if other.key not in avoid]
+        return others[int(self._rng.random() * len(others))] if others else endpoint
+
+    def _rotation(self, key: TickKey) -> Iterator[int]:
+        ticks = self._ticks.get(key)
+        if ticks is None:
+            # A random start, as Envoy's: many clients must not all begin with the same endpoint.
+            start = int(self._rng.random() * 65536)
+            ticks = self._ticks.setdefault(key, itertools.count(start))
+        return ticks
+
+    def _forget_gone(self, cluster: Cluster) -> None:
+        known = {endpoint.key for endpoint in cluster.endpoints}
+        for key, holders in list(self._holders.items()):
+            if key not in known and not holders:
+                self._holders.pop(key, None)
+        if len(self._ticks) > 64 + 4 * len(cluster.localities):
+            self._ticks = {}
+
+
+class ClusterStates:
+    """The states of all clusters in use, by name. One unused for ``keep`` seconds with nothing in flight is dropped."""
+
+    def __init__(self, rng: random.Random, keep: float = 600.0) -> None:
+        self._rng = rng
+        self._keep = keep
+        self._states: dict[str, ClusterState] = {}
+
+    def get(self, name: str, now: float) -> ClusterState:
+        state = self._states.get(name)
+        if state is None:
+            # New names are rare: the moment to look for old ones.
+            self._sweep(now)
+            state = self._states.setdefault(name, ClusterState(self._rng, now))
+        state.last_used = now
+        return state
+
+    def peek(self, name: str) -> ClusterState | None:
+        return self._states.get(name)
+
+    def clear(self) -> None:
+        self._states = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def _sweep(self, now: float) -> None:
+        for name, state in list(self._states.items()):
+            if now - state.last_used > self._keep and not state.busy:
+                self._states.pop(name, None)

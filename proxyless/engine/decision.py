@@ -1,0 +1,116 @@
+"""What is decided about a request before anything is done: listener, virtual host, route, leg of the split, cluster."""
+
+import random
+from dataclasses import dataclass
+
+from proxyless.engine.identity_cache import IdentityCache
+from proxyless.engine.request import Request
+from proxyless.engine.routing import find_route
+from proxyless.engine.split import Split
+from proxyless.model.cluster import Cluster, ClusterKind, Endpoint
+from proxyless.model.domains import split_port
+from proxyless.model.route import Fault, Forward, HeaderMutations, Listener, Route, VirtualHost, WeightedCluster
+from proxyless.model.snapshot import Snapshot
+
+# Envoy's and Istio's name for it, so that telemetry groups such calls as a sidecar's does.
+PASSTHROUGH = Cluster("PassthroughCluster", ClusterKind.PASSTHROUGH)
+
+Splits = IdentityCache[Forward, Split]
+
+
+def new_splits() -> Splits:
+    return IdentityCache(lambda action: Split(action.clusters))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """passthrough: set for a host that the mesh does not know. problem: why there is no route or no cluster.
+
+    faults, request_mutations, response_mutations: most specific first, as Envoy applies them.
+    """
+
+    route: Route | None = None
+    virtual_host: VirtualHost | None = None
+    leg: WeightedCluster | None = None
+    cluster: Cluster | None = None
+    passthrough: Cluster | None = None
+    problem: str = ""
+    faults: tuple[Fault | None, ...] = ()
+    request_mutations: tuple[HeaderMutations, ...] = ()
+    response_mutations: tuple[HeaderMutations, ...] = ()
+    host_rewrite: str | None = None
+    auto_host_rewrite: bool = False
+    no_cluster_status: int = 503
+    dialled: Endpoint | None = None
+
+
+def decide(
+    snapshot: Snapshot, listener: Listener | None, request: Request, splits: Splits, rng: random.Random
+) -> Decision:
+    """Match the route and draw the split. One draw serves all routes that take a fraction, another the split."""
+    if listener is None:
+        return Decision(passthrough=PASSTHROUGH, dialled=dialled(request))
+    virtual_host = listener.virtual_host
+    if virtual_host is None:
+        return Decision(problem=no_route(listener, request), faults=(listener.fault,))
+    route = find_route(virtual_host, request, rng.random())
+    if route is None:
+        return Decision(virtual_host=virtual_host, problem=no_route(listener, request), faults=(listener.fault,))
+    action = route.action
+    if not isinstance(action, Forward):
+        return Decision(
+            route=route,
+            virtual_host=virtual_host,
+            faults=(route.fault, listener.fault),
+            response_mutations=(route.response_headers, virtual_host.response_headers),
+        )
+    leg = splits.get(action).pick(rng.random())
+    return forward(snapshot, request, listener, route, leg)
+
+
+def forward(
+    snapshot: Snapshot, request: Request, listener: Listener, route: Route, leg: WeightedCluster | None
+) -> Decision:
+    """The decision once the leg of a forwarding route is drawn; None when all its weights are 0."""
+    virtual_host, action = listener.virtual_host, route.action
+    assert virtual_host is not None
+    assert isinstance(action, Forward)
+    if leg is None:
+        # Gateway API: a rule whose backends all have weight 0 answers 500.
+        return Decision(
+            route=route,
+            virtual_host=virtual_host,
+            faults=(route.fault, listener.fault),
+            problem="every cluster of the route has weight 0",
+            no_cluster_status=500,
+        )
+    cluster = snapshot.clusters.get(leg.cluster)
+    passes = cluster is not None and cluster.kind is ClusterKind.PASSTHROUGH
+    return Decision(
+        route=route,
+        virtual_host=virtual_host,
+        leg=leg,
+        cluster=cluster,
+        problem="" if cluster is not None else f"cluster {leg.cluster} is not known",
+        faults=(leg.fault, route.fault, listener.fault),
+        request_mutations=(leg.request_headers, route.request_headers, virtual_host.request_headers),
+        response_mutations=(leg.response_headers, route.response_headers, virtual_host.response_headers),
+        # Envoy applies the leg's first and then the route's, so the route's wins.
+        host_rewrite=action.host_rewrite or leg.host_rewrite,
+        auto_host_rewrite=action.auto_host_rewrite,
+        no_cluster_status=action.cluster_not_found_status,
+        dialled=dialled(request) if passes else None,
+    )
+
+
+def no_route(listener: Listener, request: Request) -> str:
+    """Why a request is answered 404."""
+    if listener.virtual_host is None:
+        return f"no virtual host of {listener.route_configuration} serves {listener.name}"
+    return f"no route of virtual host {listener.virtual_host.name} matches {request.method} {request.path_only}"
+
+
+def dialled(request: Request) -> Endpoint:
+    """The address that the application asked for, as an endpoint."""
+    host, port = split_port(request.target)
+    return Endpoint(host.strip("[]"), port or (443 if request.scheme == "https" else 80))

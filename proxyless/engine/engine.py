@@ -1,0 +1,54 @@
+"""The engine: decides for every request of a process. One is enough; it is called from any number of threads and
+event loops.
+
+No lock is taken. What calls share is either frozen (the snapshot), or changed only by single C operations that are
+atomic by themselves (see ``engine.balance.state`` and ``engine.identity_cache``).
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+from proxyless.engine.balance.state import ClusterStates
+from proxyless.engine.call import Call
+from proxyless.engine.decision import decide, new_splits
+from proxyless.engine.request import Request
+from proxyless.model.errors import NotReadyError
+from proxyless.model.snapshot import Snapshot
+
+
+class Engine:
+    """clock: monotonic seconds. rng: the source of every draw; give a seeded one for a repeatable run."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, rng: random.Random | None = None) -> None:
+        self._clock = clock
+        self._own_rng = rng is None
+        self._rng = rng if rng is not None else random.Random()  # noqa: S311  nothing secret is drawn
+        self._states = ClusterStates(self._rng)
+        self._splits = new_splits()
+
+    def call(self, snapshot: Snapshot, request: Request) -> Call:
+        """Match the route and draw the split for one request.
+
+        A target whose listener is None goes to the dialled address as it is. Raises NotReadyError for a target that
+        is not in the snapshot: the transport resolves it first.
+        """
+        try:
+            listener = snapshot.listeners[request.target]
+        except KeyError:
+            raise NotReadyError(f"target {request.target} has not been resolved yet") from None
+        decision = decide(snapshot, listener, request, self._splits, self._rng)
+        return Call(request, decision, self._states, self._clock, self._rng)
+
+    def active_requests(self, cluster: str, endpoint: tuple[str, int]) -> int:
+        """How many requests of this process an endpoint of a cluster has in flight."""
+        state = self._states.peek(cluster)
+        return state.active(endpoint) if state is not None else 0
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's requests in flight, and stop drawing the numbers that its siblings
+        draw.
+        """
+        if self._own_rng:
+            self._rng.seed()
+        self._states.clear()

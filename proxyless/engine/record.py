@@ -1,0 +1,57 @@
+"""What happened to one call: filled by the engine and the transport, read by telemetry and explanations."""
+
+from dataclasses import dataclass, field
+
+from proxyless.engine.steps import Failed, Flag
+from proxyless.model.cluster import Cluster, Endpoint
+
+_ORDER = {flag: place for place, flag in enumerate(Flag)}
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One attempt. Times are monotonic seconds; durations are seconds, None where they do not apply.
+
+    connect, tls: setting up a connection. send: the request. wait: until the response head. reused: the connection had
+    served before. peer: the SPIFFE ID that the endpoint proved. These are the transport's to fill.
+    """
+
+    number: int
+    endpoint: Endpoint
+    started: float
+    ended: float | None = None
+    status: int | None = None
+    failure: Failed | None = None
+    connect: float | None = None
+    tls: float | None = None
+    send: float | None = None
+    wait: float | None = None
+    reused: bool | None = None
+    peer: str | None = None
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One call. ``route`` is the route's name and ``origin`` the rule it was written in; both may be empty.
+
+    status: of the response that the application gets, None while there is none. reason: for people, why the mesh
+    decided.
+    """
+
+    target: str
+    started: float
+    virtual_host: str = ""
+    route: str = ""
+    origin: str = ""
+    cluster: Cluster | None = None
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
+    status: int | None = None
+    reason: str = ""
+    ended: float | None = None
+
+    def flag(self, flag: Flag) -> None:
+        """Adds a response flag once; they stay in Envoy's order."""
+        if flag not in self.flags:
+            self.flags.append(flag)
+            self.flags.sort(key=_ORDER.__getitem__)

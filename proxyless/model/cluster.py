@@ -1,0 +1,131 @@
+"""Clusters and their endpoints (Envoy's config.cluster.v3 and config.endpoint.v3), joined: one object a request can
+use.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxyless.model.address import join_address
+from proxyless.model.matching import StringMatcher
+
+
+class LoadBalancer(enum.Enum):
+    ROUND_ROBIN = "ROUND_ROBIN"
+    LEAST_REQUEST = "LEAST_REQUEST"
+    RANDOM = "RANDOM"
+
+
+class Health(enum.Enum):
+    """core.v3.HealthStatus, as far as it changes what a client does."""
+
+    HEALTHY = "HEALTHY"  # also UNKNOWN: gRPC and Envoy treat both as usable
+    DEGRADED = "DEGRADED"
+    DRAINING = "DRAINING"  # no new requests
+    UNHEALTHY = "UNHEALTHY"
+
+
+class Protocol(enum.Enum):
+    HTTP1 = "http/1.1"
+    HTTP2 = "h2"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """TLS to an endpoint, as extensions.transport_sockets.tls.v3.UpstreamTlsContext says it.
+
+    identity: True presents the workload's own certificate (mutual TLS). san: the peer's SPIFFE ID (or DNS name) must
+    match one of them; with none, any identity that the mesh's trust bundle vouches for is accepted (gRFC A29).
+    mesh_trust: verify against the mesh's trust bundle; False: against the system's.
+    Hashable: it is part of a connection pool's key.
+    """
+
+    san: tuple[StringMatcher, ...] = ()
+    sni: str = ""
+    identity: bool = True
+    mesh_trust: bool = True
+    alpn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that serves a cluster. ``tls`` is already chosen among the cluster's transport sockets (None:
+    plaintext).
+
+    ``labels`` feeds telemetry and explanations: workload, namespace, version, ... as the control plane sent them.
+    """
+
+    address: str
+    port: int
+    weight: int = 1
+    health: Health = Health.HEALTHY
+    hostname: str = ""
+    tls: UpstreamTls | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What state that outlives a snapshot (connections, ejections, counters) is kept by."""
+        return self.address, self.port
+
+    def __str__(self) -> str:
+        return join_address(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityEndpoints:
+    endpoints: tuple[Endpoint, ...]
+    locality: Locality = Locality()
+    priority: int = 0
+    weight: int = 0  # 0: no locality weighting
+
+
+@dataclass(frozen=True, slots=True)
+class DropOverload:
+    category: str
+    parts_per_million: int
+
+
+class ClusterKind(enum.Enum):
+    ENDPOINTS = "endpoints"  # EDS or static: use ``localities``
+    DNS = "dns"  # resolve each endpoint's address, use every answer (STRICT_DNS)
+    PASSTHROUGH = "passthrough"  # ORIGINAL_DST: the address the application dialled
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A group of endpoints that serve the same thing, with how to reach them.
+
+    connect_timeout: seconds (Istio's default 10). max_requests_per_connection: 0 for no limit. idle_timeout: seconds
+    that an unused connection is kept, None for 1 hour (Envoy's default). service, service_namespace: for Istio's
+    ``destination_service*`` labels, from the metadata the control plane sends. problem: set when the cluster was
+    named by a route but the control plane does not have it; calls answer 503.
+    """
+
+    name: str
+    kind: ClusterKind = ClusterKind.ENDPOINTS
+    load_balancer: LoadBalancer = LoadBalancer.ROUND_ROBIN
+    localities: tuple[LocalityEndpoints, ...] = ()
+    drops: tuple[DropOverload, ...] = ()
+    protocol: Protocol = Protocol.HTTP1
+    tls: UpstreamTls | None = None
+    connect_timeout: float = 10.0
+    max_requests_per_connection: int = 0
+    idle_timeout: float | None = None
+    service: str = ""
+    service_namespace: str = ""
+    service_host: str = ""
+    ignored: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints, whatever their priority or health. For people and tests; the balancer reads ``localities``."""
+        return tuple(endpoint for group in self.localities for endpoint in group.endpoints)

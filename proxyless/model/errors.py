@@ -1,0 +1,17 @@
+"""The exceptions that proxyless raises on purpose."""
+
+
+class ProxylessError(Exception):
+    """Something the user can act on. Its text names what is wrong, where, and the remedy."""
+
+
+class ConfigurationError(ProxylessError):
+    """A setting, file or resource that proxyless was given cannot be used as it is."""
+
+
+class NotReadyError(ProxylessError):
+    """The mesh has not received what it needs (identity, configuration) within the time allowed."""
+
+
+class IdentityError(ProxylessError):
+    """A certificate, token or peer identity was refused."""
