@@ -1,0 +1,133 @@
+"""Istio's labels for one finished request: a hashable key to find its series by, and the labels for when it is new.
+
+Source: https://istio.io/latest/docs/reference/config/metrics/ and Istio's stats filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxyless.engine.request import Request
+from proxyless.engine.steps import Flag
+from proxyless.model.spiffe import SpiffeId
+from proxyless.telemetry.workload import NOBODY, UNKNOWN, WorkloadLabels, describe
+
+if TYPE_CHECKING:
+    from proxyless.engine.record import CallRecord
+    from proxyless.telemetry.observation import Ending
+
+Labelled = tuple[Hashable, Callable[[], dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """This workload. principal: its SPIFFE ID as text. service: its name in the mesh, "" when it has none."""
+
+    labels: WorkloadLabels
+    principal: str
+    service: str
+
+
+def flag_letters(flags: Iterable[Flag]) -> str:
+    """As Envoy's %RESPONSE_FLAGS%: joined by a comma, "-" when there are none."""
+    return ",".join(flag.value for flag in flags) or "-"
+
+
+def protocol(head: Request) -> str:
+    """Istio's request_protocol: ``grpc`` by content type, else ``http``."""
+    content_type = next(head.values("content-type"), "")
+    return "grpc" if content_type.startswith("application/grpc") and content_type[16:17] in ("", "+", ";") else "http"
+
+
+def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> Labelled:
+    """What the caller reports (``reporter="source"``)."""
+    last = record.attempts[-1] if record.attempts else None
+    peer = (last.peer or "") if last is not None else ""
+    there = last.endpoint.labels if last is not None else {}
+    cluster = record.cluster
+    # No cluster: nothing matched, or the mesh answered itself; then the host that was asked for names the service.
+    host = (cluster.service_host if cluster is not None else "") or request.target.rpartition(":")[0]
+    service = (cluster.service or cluster.name) if cluster is not None else UNKNOWN
+    service_namespace = (cluster.service_namespace if cluster is not None else "") or UNKNOWN
+    kind = protocol(request)
+    code, flags, grpc_status = str(ending.status), flag_letters(ending.flags), ending.grpc_status
+    key = (
+        "source",
+        own.principal,
+        host,
+        service,
+        service_namespace,
+        peer,
+        kind,
+        code,
+        grpc_status,
+        flags,
+        *there.items(),
+    )
+
+    def labels() -> dict[str, str]:
+        destination = describe(there) if there else NOBODY
+        return {
+            "reporter": "source",
+            **_side("source", own.labels, own.principal if peer else UNKNOWN),
+            **_side("destination", destination, peer or UNKNOWN),
+            **_service(host, service, service_namespace),
+            # Istio's client side reports "unknown" always: only the server knows what it required.
+            **_outcome(kind, code, grpc_status, flags, UNKNOWN),
+        }
+
+    return key, labels
+
+
+def server(own: Own, head: Request, peer: SpiffeId | None, ending: Ending) -> Labelled:
+    """What the server reports (``reporter="destination"``). Of the caller it knows what its certificate says."""
+    kind = protocol(head)
+    code, flags, grpc_status = str(ending.status), flag_letters(ending.flags), ending.grpc_status
+    key = ("destination", own.principal, peer, kind, code, grpc_status, flags)
+
+    def labels() -> dict[str, str]:
+        # The peer's labels travel in no header, but its certificate names its namespace (Istio falls back to it too).
+        source = NOBODY if peer is None else WorkloadLabels(namespace=peer.namespace)
+        name, namespace = own.service or own.labels.canonical_service, own.labels.namespace
+        return {
+            "reporter": "destination",
+            **_side("source", source, UNKNOWN if peer is None else str(peer)),
+            **_side("destination", own.labels, UNKNOWN if peer is None else own.principal),
+            **_service(f"{name}.{namespace}.svc.cluster.local", name, namespace),
+            **_outcome(kind, code, grpc_status, flags, "none" if peer is None else "mutual_tls"),
+        }
+
+    return key, labels
+
+
+def _side(side: str, who: WorkloadLabels, principal: str) -> dict[str, str]:
+    return {
+        f"{side}_workload": who.workload,
+        f"{side}_workload_namespace": who.namespace,
+        f"{side}_principal": principal,
+        f"{side}_app": who.app,
+        f"{side}_version": who.version,
+        f"{side}_cluster": who.cluster,
+        f"{side}_canonical_service": who.canonical_service,
+        f"{side}_canonical_revision": who.canonical_revision,
+    }
+
+
+def _service(host: str, name: str, namespace: str) -> dict[str, str]:
+    return {
+        "destination_service": host,
+        "destination_service_name": name,
+        "destination_service_namespace": namespace,
+    }
+
+
+def _outcome(kind: str, code: str, grpc_status: str, flags: str, security: str) -> dict[str, str]:
+    return {
+        "request_protocol": kind,
+        "response_code": code,
+        "grpc_response_status": grpc_status,
+        "response_flags": flags,
+        "connection_security_policy": security,
+    }

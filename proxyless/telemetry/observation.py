@@ -1,0 +1,123 @@
+"""One request being observed, from its first byte to its last: what ``begin_client`` and ``begin_server`` return."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxyless.engine.request import Request
+from proxyless.engine.steps import Flag
+from proxyless.model.spiffe import SpiffeId
+from proxyless.telemetry.context import RequestContext
+from proxyless.telemetry.trace_context import TraceContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxyless.engine.record import CallRecord
+    from proxyless.telemetry.telemetry import Telemetry
+    from proxyless.telemetry.tracing import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a request ended. The fields are documented at the ``end`` methods that fill them."""
+
+    status: int
+    flags: tuple[Flag, ...] = ()
+    request_bytes: int = 0
+    response_bytes: int = 0
+    reason: str = ""
+    error: str = ""
+    grpc_status: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a request came in on. peer: the authenticated caller. remote, local: ``host:port`` of both ends."""
+
+    peer: SpiffeId | None = None
+    tls: bool = False
+    remote: str = ""
+    local: str = ""
+
+
+class ClientObservation:
+    """A call that this workload makes. Call ``end`` once the response body has ended; later calls do nothing."""
+
+    __slots__ = ("_ended", "_telemetry", "request", "request_id", "span", "started", "trace")
+
+    def __init__(
+        self, telemetry: Telemetry, request: Request, trace: TraceContext, request_id: str, span: Span | None
+    ) -> None:
+        self._telemetry = telemetry
+        self._ended = False
+        self.request = request
+        self.trace = trace
+        self.request_id = request_id
+        self.span = span
+        self.started = time.monotonic()
+
+    def end(
+        self,
+        record: CallRecord,
+        *,
+        request_bytes: int = 0,
+        response_bytes: int = 0,
+        error: str = "",
+        grpc_status: str = "",
+    ) -> None:
+        """request_bytes, response_bytes: body sizes. error: why the application got an exception instead of a response.
+
+        grpc_status: the number from the trailers, "" when the call is not gRPC.
+        """
+        if not self._ended:
+            self._ended = True
+            ending = Ending(
+                record.status or 0,
+                tuple(record.flags),
+                request_bytes,
+                response_bytes,
+                record.reason,
+                error,
+                grpc_status,
+            )
+            self._telemetry.end_client(self, record, ending)
+
+
+class ServerObservation:
+    """A request that this workload serves. ``context`` is what calls made from it continue."""
+
+    __slots__ = ("_ended", "_telemetry", "connection", "context", "head", "span", "started")
+
+    def __init__(
+        self, telemetry: Telemetry, head: Request, connection: Connection, context: RequestContext, span: Span | None
+    ) -> None:
+        self._telemetry = telemetry
+        self._ended = False
+        self.head = head
+        self.connection = connection
+        self.context = context
+        self.span = span
+        self.started = time.monotonic()
+
+    def end(
+        self,
+        status: int,
+        flags: Iterable[Flag] = (),
+        *,
+        request_bytes: int = 0,
+        response_bytes: int = 0,
+        reason: str = "",
+        error: str = "",
+        grpc_status: str = "",
+    ) -> None:
+        """status: 0 when the caller went before any response. request_bytes, response_bytes: body sizes.
+
+        reason: why the mesh itself answered, "" when the application did. error: the application's exception, by name.
+        """
+        if not self._ended:
+            self._ended = True
+            ending = Ending(status, tuple(flags), request_bytes, response_bytes, reason, error, grpc_status)
+            self._telemetry.end_server(self, ending)

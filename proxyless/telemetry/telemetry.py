@@ -1,0 +1,205 @@
+"""The one object that the transports tell about requests. OpenTelemetry's SDK is loaded on demand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from proxyless.engine.request import Request
+from proxyless.model.spiffe import SpiffeId
+from proxyless.telemetry import access_log, sampling
+from proxyless.telemetry import labels as label_sets
+from proxyless.telemetry.application import application_span
+from proxyless.telemetry.context import RequestContext, current
+from proxyless.telemetry.deadline import patience
+from proxyless.telemetry.exporters import metrics_exporters, traces_exporters
+from proxyless.telemetry.metrics import Metrics
+from proxyless.telemetry.observation import ClientObservation, Connection, Ending, ServerObservation
+from proxyless.telemetry.request_id import acceptable, new_request_id
+from proxyless.telemetry.trace_context import (
+    TRACE_HEADERS,
+    Formats,
+    Incoming,
+    TraceContext,
+    extract,
+    inject,
+    new_span_id,
+    new_trace_id,
+)
+from proxyless.telemetry.workload import describe
+
+if TYPE_CHECKING:
+    from proxyless.engine.record import CallRecord
+    from proxyless.telemetry.export import Exports
+    from proxyless.telemetry.prometheus import Prometheus
+    from proxyless.telemetry.tracing import Span
+
+_NO_TRACE = Incoming()
+
+
+class Telemetry:
+    """Metrics, spans, trace context and access log of one mesh identity.
+
+    service, namespace, service_account, labels, trust_domain: who this workload is. cluster: Istio's ``*_cluster``.
+    environ: where the ``OTEL_*`` variables are read, ``os.environ`` unless given. Safe to use from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        namespace: str = "default",
+        service_account: str = "default",
+        labels: Mapping[str, str] | None = None,
+        trust_domain: str = "cluster.local",
+        cluster: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        own = {"app": service, **(labels or {})} if service else dict(labels or {})
+        workload = own.get("service.istio.io/workload-name", "") or service
+        principal = str(SpiffeId(trust_domain, namespace, service_account))
+        described = describe(own, workload=workload, namespace=namespace, cluster=cluster)
+        self.own = label_sets.Own(described, principal, service)
+        self.metrics = Metrics()
+        self._enabled = self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+        self._sampling = sampling.from_environment(self._environ)
+        self._prometheus: Prometheus | None = None
+        self._exports: Exports | None = None
+        # Read early, imported only if something is to be pushed: the SDK takes longer to import than we do.
+        if self._enabled and (metrics_exporters(self._environ) or traces_exporters(self._environ)):
+            from proxyless.telemetry.export import Exports
+
+            self._exports = Exports(self.metrics, self.own, self._environ)
+
+    def identify(self, spiffe_id: SpiffeId) -> None:
+        """Say which identity this workload proves to its peers, once it has one (its trust domain may be news)."""
+        self.own = replace(self.own, principal=str(spiffe_id))
+
+    # Calls this workload makes
+
+    def begin_client(self, request: Request) -> ClientObservation:
+        """Start observing a call: continues the request being served (trace, request id, deadline) in ``request``.
+
+        A trace context or request id that the application set itself stands, and becomes the parent.
+        """
+        served = current.get()
+        headers = request.headers
+        own_trace, own_id = False, ""
+        for name, value in headers:
+            if name in TRACE_HEADERS:
+                own_trace = True
+            elif name == "x-request-id":
+                own_id = value
+        if served is not None and served.deadline is not None:
+            own_deadline = request.deadline
+            request.deadline = served.deadline if own_deadline is None else min(served.deadline, own_deadline)
+        request_id = own_id
+        if not own_id:
+            request_id = served.request_id if served is not None else new_request_id()
+            headers.append(("x-request-id", request_id))
+
+        incoming = extract(headers) if own_trace else _NO_TRACE
+        parent, decided = incoming.context, incoming.sampled
+        if parent is None:
+            parent = application_span()
+            if served is not None:
+                # The application's span knows no B3: what came in as B3 goes out as B3, whoever is the parent.
+                parent = served.trace if parent is None else replace(parent, formats=served.trace.formats)
+            if parent is not None:
+                decided = parent.sampled
+        trace, span = self._next(parent, decided, incoming.formats, request, server=False)
+        # The application's own context stands unless we add a span between it and the server.
+        if not own_trace:
+            headers += inject(trace)
+        elif span is not None or parent is None:
+            headers[:] = [line for line in headers if line[0] not in TRACE_HEADERS]
+            headers += inject(trace)
+        return ClientObservation(self, request, trace, request_id, span)
+
+    def end_client(self, seen: ClientObservation, record: CallRecord, ending: Ending) -> None:
+        """Called by ``ClientObservation.end``."""
+        seconds = time.monotonic() - seen.started
+        if self._enabled:
+            key, make = label_sets.client(self.own, seen.request, record, ending)
+            self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+        if seen.span is not None:
+            seen.span.end_client(record, ending)
+        if access_log.enabled():
+            access_log.outbound(seen, record, ending, seconds)
+
+    # Requests this workload serves
+
+    def begin_server(
+        self, head: Request, peer: SpiffeId | None, tls: bool, *, remote: str = "", local: str = ""
+    ) -> ServerObservation:
+        """Start observing a served request. peer: the authenticated caller; only it may set a deadline.
+
+        remote, local: ``host:port`` of both ends of the connection, for the access log.
+        """
+        incoming = extract(head.headers)
+        trace, span = self._next(incoming.context, incoming.sampled, incoming.formats, head, server=True)
+        request_id = head.header("x-request-id") or ""
+        # A plaintext caller could make us give up on its request early, which harms only itself; but a deadline also
+        # flows on to calls whose work others may share, so it counts only from an authenticated one.
+        waits = patience(head) if peer is not None else None
+        context = RequestContext(
+            trace,
+            request_id if acceptable(request_id) else new_request_id(),
+            None if waits is None else time.monotonic() + waits,
+            peer,
+        )
+        return ServerObservation(self, head, Connection(peer, tls, remote, local), context, span)
+
+    def end_server(self, seen: ServerObservation, ending: Ending) -> None:
+        """Called by ``ServerObservation.end``."""
+        seconds = time.monotonic() - seen.started
+        if self._enabled:
+            peer = seen.connection.peer
+            key, make = label_sets.server(self.own, seen.head, peer, ending)
+            self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+        if seen.span is not None:
+            seen.span.end_server(str(seen.connection.peer or ""), ending)
+        if access_log.enabled():
+            access_log.inbound(seen, ending, seconds)
+
+    # What others read
+
+    def prometheus(self) -> bytes:
+        """All metrics in Prometheus' text format, ``b""`` when OTEL_SDK_DISABLED is true."""
+        if not self._enabled:
+            return b""
+        if self._prometheus is None:
+            from proxyless.telemetry.prometheus import Prometheus
+
+            self._prometheus = Prometheus(self.metrics)
+        return self._prometheus.text()
+
+    def close(self) -> None:
+        """Send what is left to the exporters and stop them. Idempotent; blocks at most a few seconds."""
+        exports, self._exports = self._exports, None
+        if exports is not None:
+            exports.close()
+
+    def _next(
+        self, parent: TraceContext | None, decided: bool | None, formats: Formats, head: Request, *, server: bool
+    ) -> tuple[TraceContext, Span | None]:
+        """The trace context that goes on from here, and our span in it if one is recorded.
+
+        Without a span of ours the parent goes on as it came, so that what follows hangs under a span that exists.
+        """
+        if parent is None:
+            trace_id = new_trace_id()
+            trace = TraceContext(trace_id, new_span_id(), self._sampling.decide(trace_id, decided), "", formats)
+        else:
+            sampled = self._sampling.decide(parent.trace_id, decided)
+            trace = parent if sampled == parent.sampled else replace(parent, sampled=sampled)
+        tracer = self._exports.tracer if self._exports is not None else None
+        if tracer is None or not trace.sampled:
+            return trace, None
+        if parent is not None:
+            trace = replace(trace, span_id=new_span_id())
+        return trace, tracer.start(trace, parent, head, server=server)
