@@ -1,0 +1,170 @@
+"""RDS: a RouteConfiguration, compiled once for all the targets that use it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from envoy.config.route.v3 import route_pb2
+
+from proxyless.model.domains import ascii_lower, search, split_port
+from proxyless.model.route import NO_MUTATIONS, Fault, Forward, HeaderMutations, Route, VirtualHost
+from proxyless.xds_client.compile import matching, metadata
+from proxyless.xds_client.compile.action import MAX_BODY, action
+from proxyless.xds_client.compile.decode import FieldError, InvalidResource, set_fields
+from proxyless.xds_client.compile.fault import override
+from proxyless.xds_client.compile.headers import mutations
+from proxyless.xds_client.compile.retry import retry
+
+_IGNORED = ("vhds", "internal_only_headers", "cluster_specifier_plugins", "request_mirror_policies", "vhost_header")
+_IGNORED_VHOST = (
+    "cors", "hedge_policy", "matcher", "retry_policy_typed_config", "virtual_clusters", "rate_limits",
+    "request_mirror_policies", "require_tls",
+)  # fmt: skip
+# A direct response is kept in memory for as long as the route: what a control plane may ask for is bounded all the
+# same.
+_MOST_BODY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfiguration:
+    """clusters: every cluster that a route names, which must be here before a target that uses this is published."""
+
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+    clusters: frozenset[str]
+    ignored: tuple[str, ...] = ()
+
+    def select(self, target: str) -> VirtualHost | None:
+        """The virtual host for a target ``host:port``, in Envoy's order: exact, longest suffix, longest prefix, any."""
+        domains = [virtual_host.domains for virtual_host in self.virtual_hosts]
+        found = search(domains, target, split_port(target)[0])
+        return self.virtual_hosts[found[0]] if found is not None else None
+
+    def without_faults(self) -> "RouteConfiguration":
+        """For a listener that has no fault filter: what routes say to one has no effect (Envoy)."""
+        return replace(self, virtual_hosts=tuple(_without_faults(virtual_host) for virtual_host in self.virtual_hosts))
+
+    @property
+    def has_faults(self) -> bool:
+        return any(_faulty(route) for virtual_host in self.virtual_hosts for route in virtual_host.routes)
+
+
+def _faulty(route: Route) -> bool:
+    return route.fault is not None or (
+        isinstance(route.action, Forward) and any(leg.fault is not None for leg in route.action.clusters)
+    )
+
+
+def _without_faults(virtual_host: VirtualHost) -> VirtualHost:
+    routes = []
+    for route in virtual_host.routes:
+        if isinstance(route.action, Forward):
+            legs = tuple(replace(leg, fault=None) for leg in route.action.clusters)
+            route = replace(route, action=replace(route.action, clusters=legs))  # noqa: PLW2901
+        routes.append(replace(route, fault=None))
+    return replace(virtual_host, routes=tuple(routes))
+
+
+def compile_route_configuration(message: route_pb2.RouteConfiguration) -> RouteConfiguration:
+    """Raises InvalidResource for what Envoy or gRPC would refuse as well."""
+    try:
+        return _configuration(message)
+    except FieldError as error:
+        raise InvalidResource(message.name, str(error)) from error
+
+
+def _configuration(message: Any) -> RouteConfiguration:
+    ignored: list[str] = []
+    ignored += set_fields(message, _IGNORED)
+    limit = message.max_direct_response_body_size_bytes
+    max_body = min(limit.value, _MOST_BODY) if message.HasField("max_direct_response_body_size_bytes") else MAX_BODY
+    shared = _Shared(
+        override(message.typed_per_filter_config, ignored, "route_configuration"),
+        mutations(message, "request", ignored, "route_configuration"),
+        mutations(message, "response", ignored, "route_configuration"),
+        bool(message.most_specific_header_mutations_wins),
+        max_body,
+    )
+    if shared.specific_wins:
+        ignored.append("most_specific_header_mutations_wins: the least specific wins")
+    seen: dict[str, str] = {}
+    hosts = []
+    for index, virtual_host in enumerate(message.virtual_hosts):
+        name = virtual_host.name or f"virtual_hosts[{index}]"
+        for domain in virtual_host.domains:
+            # Envoy: domains are unique across the virtual hosts of a route configuration.
+            if seen.setdefault(ascii_lower(domain), name) != name or list(virtual_host.domains).count(domain) > 1:
+                raise FieldError(
+                    f"virtual host {name!r}: domain {domain!r} is already taken by {seen[ascii_lower(domain)]!r}"
+                )
+        hosts.append(_virtual_host(virtual_host, name, shared, ignored))
+    return RouteConfiguration(
+        message.name,
+        tuple(hosts),
+        frozenset(_clusters(hosts)),
+        tuple(dict.fromkeys(ignored)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the whole route configuration says about every virtual host."""
+
+    fault: Fault | None
+    request_headers: HeaderMutations
+    response_headers: HeaderMutations
+    specific_wins: bool
+    max_body: int
+
+
+def _clusters(hosts: list[VirtualHost]) -> Iterator[str]:
+    for virtual_host in hosts:
+        for route in virtual_host.routes:
+            if isinstance(route.action, Forward):
+                yield from (leg.cluster for leg in route.action.clusters)
+
+
+def _joined(first: HeaderMutations, then: HeaderMutations) -> HeaderMutations:
+    if not first or not then:
+        return first or then or NO_MUTATIONS
+    return HeaderMutations(first.sets + then.sets, first.removes + then.removes)
+
+
+def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) -> VirtualHost:
+    what = f"virtual_hosts[{name}]"
+    if not message.domains:
+        raise FieldError(f"{what} has no domains")
+    for domain in message.domains:
+        stars = domain.count("*")
+        if not domain or stars > 1 or (stars and domain[0] != "*" and domain[-1] != "*"):
+            raise FieldError(f"{what}: domain {domain!r} must be exact, '*', or have one '*' at its start or end")
+    ignored += set_fields(message, _IGNORED_VHOST, what)
+    vhost_fault = override(message.typed_per_filter_config, ignored, what) or shared.fault
+    vhost_retry = (
+        retry(message.retry_policy, ignored, f"{what}.retry_policy") if message.HasField("retry_policy") else None
+    )
+    routes = []
+    for index, route in enumerate(message.routes):
+        where = f"{what}.routes[{route.name or index}]"
+        match, never = matching.route(route.match, f"{where}.match")
+        ignored += never
+        ignored += set_fields(route, ("tracing", "decorator"), where)
+        compiled = Route(
+            match,
+            action(route, vhost_retry, shared.max_body, ignored, where),
+            name=route.name,
+            origin=metadata.origin(route.metadata),
+            request_headers=mutations(route, "request", ignored, where),
+            response_headers=mutations(route, "response", ignored, where),
+            fault=override(route.typed_per_filter_config, ignored, where),
+        )
+        # The most specific fault wins (gRFC A39): weighted cluster, route, virtual host, route configuration, filter.
+        routes.append(compiled if compiled.fault is not None else replace(compiled, fault=vhost_fault))
+    return VirtualHost(
+        name,
+        tuple(message.domains),
+        tuple(routes),
+        # Envoy applies a virtual host's mutations before the route configuration's, so that the latter win.
+        _joined(mutations(message, "request", ignored, what), shared.request_headers),
+        _joined(mutations(message, "response", ignored, what), shared.response_headers),
+    )
