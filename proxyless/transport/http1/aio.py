@@ -1,0 +1,297 @@
+"""One HTTP/1.1 client connection on an asyncio (or uvloop) event loop."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterable
+from typing import cast
+
+from proxyless.transport.http1.errors import (
+    ConnectionEnded,
+    DeadlineExceeded,
+    LocalProtocolError,
+    PeerRefusedTls,
+    ReadTimedOut,
+    WireError,
+    WriteTimedOut,
+)
+from proxyless.transport.http1.framing import BodyFramer, Framing
+from proxyless.transport.http1.response import ResponseHead, ResponseReader
+
+# Body bytes that may wait for the application before the server is made to wait.
+_HIGH_WATER = 256 * 1024
+# Up to this size a body goes out in the same write as its head, and nothing needs to watch over it.
+SMALL_BODY = 64 * 1024
+
+
+class AsyncConnection(asyncio.Protocol):
+    """``start`` an exchange, ``read_head``, ``read_chunk`` until it returns b"".
+
+    Only one task uses it at a time. After an exception, a cancellation included, all that is left to do is ``close``.
+    """
+
+    __slots__ = (
+        "__weakref__", "_busy", "_closed", "_error", "_keep", "_read_paused", "_sender", "_transport", "_waiter",
+        "_write_paused", "_write_waiter", "generation", "idle_since", "loop", "peer", "reader", "request_bytes",
+        "requests",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.reader = ResponseReader()
+        self._transport: asyncio.Transport | None = None
+        self._busy = self._closed = self._keep = False
+        self._read_paused = self._write_paused = False
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._write_waiter: asyncio.Future[bool] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self.request_bytes = 0
+        # The pool's notes.
+        self.peer: str | None = None
+        self.generation = self.requests = 0
+        self.idle_since = 0.0
+
+    # The life of an exchange
+
+    def start(
+        self,
+        method: str,
+        head: bytes,
+        body: bytes | AsyncIterable[bytes],
+        framing: Framing,
+        *,
+        keep_alive: bool,
+        write_timeout: float | None,
+    ) -> None:
+        """Send a request. All but a small body is sent by a task: an early response is seen, and both can stream.
+
+        What goes wrong in that task, exceptions of the application's own iterator included, is raised by the next read.
+        """
+        transport = self._transport
+        if transport is None or not self.usable():
+            raise ConnectionEnded("the server closed the connection before the request", clean=True)
+        self.reader.begin(method)
+        self._busy, self._keep = True, keep_alive
+        self.requests += 1
+        self.request_bytes = 0
+        if isinstance(body, bytes) and len(body) <= SMALL_BODY:
+            self.request_bytes = len(body)
+            transport.write(head + body if body else head)
+            return
+        transport.write(head)
+        self._sender = self.loop.create_task(self._send_body(transport, body, BodyFramer(framing), write_timeout))
+
+    async def read_head(self, deadline: float | None, read_timeout: float | None) -> ResponseHead:
+        """deadline: loop time. read_timeout: seconds without a byte, once the request is sent.
+
+        Raises WireError, or what the application's body iterator raised.
+        """
+        reader = self.reader
+        while reader.head is None:
+            await self._receive(deadline, read_timeout)
+        return reader.head
+
+    async def read_chunk(self, deadline: float | None, read_timeout: float | None) -> bytes:
+        """Some of the body; b"" once at its end."""
+        reader = self.reader
+        while not reader.buffered:
+            if reader.complete:
+                return b""
+            await self._receive(deadline, read_timeout)
+        data = reader.take()
+        if self._read_paused:
+            self._resume_reading()
+        return data
+
+    def finish(self) -> bool:
+        """Nobody reads on. True if the response is complete and another exchange may follow; else ``close``."""
+        if self._sender is not None or not self.reader.complete or not self.reader.keep_alive or not self._keep:
+            return False
+        if self._read_paused:
+            self._resume_reading()
+        self._busy = False
+        return self.usable()
+
+    def usable(self) -> bool:
+        """No system call: the loop has told us whatever there is to know."""
+        return not (self._closed or self._busy or self._error is not None)
+
+    def close(self) -> None:
+        """Now; what was not sent is lost."""
+        self._closed = True
+        if self._sender is not None:
+            self._sender.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 when it has none any more."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock.fileno() if sock is not None else -1
+
+    async def _receive(self, deadline: float | None, read_timeout: float | None) -> None:
+        if self._error is not None:
+            raise self._error
+        until, user = deadline, False
+        # The application's read timeout starts when there is nothing left to write, as in httpx.
+        if read_timeout is not None and self._sender is None:
+            patience = self.loop.time() + read_timeout
+            if until is None or patience < until:
+                until, user = patience, True
+        waiter = self._waiter = self.loop.create_future()
+        timer = None if until is None else self.loop.call_at(until, _expire, waiter)
+        try:
+            arrived = await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        if not arrived:
+            if user:
+                raise ReadTimedOut(f"the server sent nothing for {read_timeout:g} s")
+            raise DeadlineExceeded("the time for this request ran out")
+
+    async def _send_body(
+        self,
+        transport: asyncio.Transport,
+        body: bytes | AsyncIterable[bytes],
+        framer: BodyFramer,
+        write_timeout: float | None,
+    ) -> None:
+        try:
+            if isinstance(body, bytes):
+                await self._write(transport, framer, body, write_timeout)
+            else:
+                chunks = aiter(body)
+                try:
+                    async for chunk in chunks:
+                        if not await self._write(transport, framer, chunk, write_timeout):
+                            return
+                finally:
+                    # Not left to the garbage collector: it may hold the application's resources.
+                    if (finalise := getattr(chunks, "aclose", None)) is not None:
+                        await finalise()
+            if not self._closed:
+                transport.write(framer.end())
+        except asyncio.CancelledError:
+            self._sender = None
+            self._fail(ConnectionEnded("the request was given up", clean=False))
+            raise
+        except BaseException as error:
+            self._sender = None
+            self._fail(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._sender = None
+            self._wake()
+
+    async def _write(
+        self, transport: asyncio.Transport, framer: BodyFramer, chunk: bytes, write_timeout: float | None
+    ) -> bool:
+        """False when there is no more use in it: the connection or the response has ended."""
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise LocalProtocolError(f"a request body is made of bytes, not {type(chunk).__name__}")
+        for piece in framer.frame(bytes(chunk)):
+            if self._closed or self.reader.complete:
+                return False
+            transport.write(piece)
+            self.request_bytes = framer.total
+            if self._write_paused:
+                waiter = self._write_waiter = self.loop.create_future()
+                timer = None if write_timeout is None else self.loop.call_later(write_timeout, _expire, waiter)
+                try:
+                    if not await waiter:
+                        raise WriteTimedOut(f"the server took nothing for {write_timeout:g} s")
+                finally:
+                    self._write_waiter = None
+                    if timer is not None:
+                        timer.cancel()
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake()
+        self.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _resume_reading(self) -> None:
+        self._read_paused = False
+        if self._transport is not None and not self._closed:
+            self._transport.resume_reading()
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+
+    def data_received(self, data: bytes) -> None:
+        reader = self.reader
+        if not self._busy or reader.complete:
+            # Nobody asked: a response that nobody waits for must never meet the next request.
+            reader.keep_alive = False
+            self.close()
+            self._wake()
+            return
+        try:
+            reader.feed(data)
+        except WireError as error:
+            self._fail(error)
+            return
+        if reader.buffered > _HIGH_WATER and not self._read_paused and not reader.complete:
+            self._read_paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        self._ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(True)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(True)
+
+    def _ended(self, exc: Exception | None) -> None:
+        self._closed = True
+        self.reader.keep_alive = False
+        if self._error is None and not self.reader.complete:
+            try:
+                if exc is None:
+                    self.reader.eof()
+                else:
+                    raise lost(exc, started=self.reader.started)
+            except ConnectionEnded as error:
+                self._error = error
+        self._wake()
+
+
+def lost(exc: Exception, *, started: bool) -> ConnectionEnded:
+    """What an exception of the socket means for the exchange."""
+    reason = (exc.reason or "") if isinstance(exc, ssl.SSLError) else ""
+    # The alerts that refuse a client's certificate: in TLS 1.3 they arrive when the client's handshake is over.
+    if (
+        not started
+        and "ALERT" in reason
+        and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED"))
+    ):
+        return PeerRefusedTls(f"the peer refused our certificate ({reason.lower().replace('_', ' ')})", clean=False)
+    what = reason or getattr(exc, "strerror", None) or type(exc).__name__
+    return ConnectionEnded(f"the connection was lost: {what}", clean=False)
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,182 @@
+"""Reading responses: llhttp's parser with bounds, for the exchanges of one connection. No I/O here."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import httptools
+
+from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 200
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """Header names are lower case, values latin-1."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    version: str
+
+
+class ResponseReader:
+    """``begin`` an exchange, ``feed`` what arrives; ``head`` once it is there; ``take`` the body until ``complete``.
+
+    keep_alive: known when complete. buffered: body bytes not taken yet. started: a byte of the response arrived.
+    """
+
+    __slots__ = (
+        "_chunked", "_chunks", "_head_bytes", "_headers", "_interim", "_length", "_no_body", "_parser", "_quiet",
+        "buffered", "complete", "head", "keep_alive", "started",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        # One for all exchanges: parser and reader refer to each other, which only the garbage collector can undo.
+        self._parser = httptools.HttpResponseParser(self)
+        self._chunks: deque[bytes] = deque()
+        self._no_body = False
+        self.complete = True
+        self.keep_alive = True
+        self.buffered = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.head: ResponseHead | None = None
+        self.started = False
+        self._headers: list[tuple[str, str]] = []
+        self._head_bytes = self._quiet = 0
+        self._interim = self._chunked = False
+        self._length: str | None = None
+
+    def begin(self, method: str) -> None:
+        """A request with ``method`` is being sent; its response comes next."""
+        if self._no_body:  # the parser was left in the middle of the response to a HEAD
+            self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+        self._chunks.clear()
+        self.buffered = 0
+        self.complete = self.keep_alive = False
+        self._no_body = method == "HEAD"
+
+    def feed(self, data: bytes) -> None:
+        """Raises RemoteProtocolError for what is not a response.
+
+        Bytes after the end of one are no error of it; they only forbid keeping the connection.
+        """
+        self.started = True
+        self._quiet += len(data)
+        if self._no_body:
+            self._feed_head_only(data)
+        else:
+            self._parse(data)
+        # Nothing but framing for too long: an endless head, chunk extension, trailer or run of 1xx responses.
+        if self._quiet > MAX_HEAD_BYTES and not self.complete:
+            raise RemoteProtocolError(f"the response head (or trailer) has more than {MAX_HEAD_BYTES} bytes")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise RemoteProtocolError("the server switched protocols without being asked") from None
+        except httptools.HttpParserError as error:
+            self.keep_alive = False
+            if self.complete:
+                return
+            if isinstance(error.__context__, RemoteProtocolError):
+                raise error.__context__ from None
+            raise RemoteProtocolError(f"the response is not valid HTTP/1.1: {error}") from None
+
+    def _feed_head_only(self, data: bytes) -> None:
+        """The response to a HEAD ends with its head, whatever that announces; llhttp cannot be told so here."""
+        for line in data.splitlines(keepends=True):
+            if self.complete:
+                self.keep_alive = False
+                return
+            self._parse(line)
+            if self.head is not None:
+                self.complete = True
+
+    def eof(self) -> None:
+        """The peer closed its side. Raises ConnectionEnded unless that is how the body ends."""
+        if self.complete:
+            return
+        if self.head is None:
+            what = "in the middle of the response head" if self.started else "without a response"
+            raise ConnectionEnded(f"the server closed the connection {what}", clean=True)
+        if self._chunked or self._length is not None:
+            raise ConnectionEnded("the server closed the connection before the end of the response body", clean=True)
+        self.complete = True
+
+    def take(self) -> bytes:
+        """All body bytes that have arrived and were not taken yet."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.buffered = 0
+        return data
+
+    # Called by the parser. What they raise stops it.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise RemoteProtocolError("bytes follow the end of the response")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise RemoteProtocolError(f"the response head (or trailer) has more than {MAX_HEAD_BYTES} bytes")
+        if len(self._headers) >= MAX_HEADERS:
+            raise RemoteProtocolError(f"the response has more than {MAX_HEADERS} headers")
+        text = name.decode("latin-1").lower()
+        self._headers.append((text, value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status < 100 or status == 101:
+                raise RemoteProtocolError(f"the server answered with the status {status:03}, which we did not ask for")
+            self._interim = True
+            return
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise RemoteProtocolError(f"the server answered with HTTP/{version} on an HTTP/1.1 connection")
+        codings = []
+        closing = version == "1.0"
+        for name, value in self._headers:
+            if name == "transfer-encoding":
+                codings.append(value.lower())
+            elif name == "content-length":
+                self._length = value
+            elif name == "connection":
+                options = value.lower()
+                closing = "close" in options or (closing and "keep-alive" not in options)
+        if codings:
+            # Anything else would hand the application an encoded body as if it were plain.
+            if codings != ["chunked"]:
+                raise RemoteProtocolError("the response has a Transfer-Encoding other than chunked")
+            self._chunked = True
+            closing = closing or version == "1.0"
+        # For the response to a HEAD llhttp is never asked: it waits for a body.
+        self.keep_alive = self._no_body and not closing
+        self.head = ResponseHead(status, self._headers, version)
+        self._headers = []  # what comes now are trailers: counted, not kept for the application
+        self._head_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._quiet = 0
+        self._chunks.append(body)
+        self.buffered += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            self._headers = []
+            return
+        self.complete = True
+        if not self._no_body:
+            self.keep_alive = self._parser.should_keep_alive() and not (
+                self._chunked and self.head is not None and self.head.version == "1.0"
+            )

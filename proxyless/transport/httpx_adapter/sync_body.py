@@ -1,0 +1,74 @@
+"""The body of a response on its way to a thread that waits for it."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+from proxyless.transport.http1.errors import WireError
+
+if TYPE_CHECKING:
+    from proxyless.transport.httpx_adapter.completion import Completion
+    from proxyless.transport.httpx_adapter.library import Library
+    from proxyless.transport.httpx_adapter.sync_attempt import SyncExchange
+
+
+class SyncBody:
+    """However it ends (read to the end, closed early, broken, forgotten), it ends the call and the connection's use."""
+
+    def __init__(
+        self,
+        library: "Library",
+        request: Any,
+        exchange: "SyncExchange",
+        completion: "Completion",
+        read_timeout: float | None,
+    ) -> None:
+        self._library = library
+        self._request = request
+        self._exchange = exchange
+        self._completion = completion
+        self._deadline = completion.call.deadline
+        self._read_timeout = read_timeout
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        connection = self._exchange.connection
+        if connection is None:
+            raise StopIteration
+        try:
+            chunk = connection.read_chunk(self._deadline, self._read_timeout)
+        except WireError as error:
+            raised = self._library.error(error, self._request)
+            self._end(raised)
+            raise raised from error
+        except BaseException as error:  # KeyboardInterrupt, for one
+            self._end(error)
+            raise
+        if chunk:
+            self._completion.response_bytes += len(chunk)
+            return chunk
+        self._end(None)
+        raise StopIteration
+
+    def close(self) -> None:
+        self._end(None)
+
+    def __del__(self) -> None:
+        exchange: SyncExchange | None = getattr(self, "_exchange", None)
+        if exchange is None or exchange.connection is None:
+            return
+        connection, exchange.connection = exchange.connection, None
+        # Forgotten by the application.
+        connection.close()
+        self._completion.end()
+
+    def _end(self, error: BaseException | None) -> None:
+        connection = self._exchange.connection
+        if connection is None:
+            return
+        self._completion.request_bytes = connection.request_bytes
+        if error is None:
+            self._exchange.release()
+        else:
+            self._exchange.abort()
+        self._completion.end(error)

@@ -1,0 +1,199 @@
+"""The mesh around an ASGI application: identity, policy, telemetry and context of every request.
+
+Works under any ASGI server; only ``proxyless serve`` tells it about TLS, so under others STRICT refuses everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from proxyless.engine.inbound import Allow, Caller, decide
+from proxyless.engine.replies import respond
+from proxyless.engine.steps import Flag, Respond
+from proxyless.telemetry.application import serving
+from proxyless.telemetry.labels import flag_letters
+from proxyless.telemetry.observation import ServerObservation
+from proxyless.telemetry.trace_context import TRACE_HEADERS, inject
+from proxyless.transport.inbound.connection import EXTENSION, Connection
+from proxyless.transport.inbound.head import Head, read
+from proxyless.transport.inbound.runtime import InboundRuntime
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_TRACE_HEADERS = frozenset(name.encode("ascii") for name in (*TRACE_HEADERS, "x-request-id"))
+
+
+class MeshASGI:
+    """``app`` inside the mesh. Lifespan events pass through; HTTP and WebSocket requests are judged and observed.
+
+    runtime: the mesh. drop_underscores: for WSGI applications behind an adapter, see ``head.read``.
+    """
+
+    def __init__(self, app: Application, runtime: InboundRuntime, *, drop_underscores: bool = False) -> None:
+        self.app = app
+        self.runtime = runtime
+        self._drop_underscores = drop_underscores
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        ours = (scope.get("extensions") or {}).get(EXTENSION) or {}
+        # Wrapped twice (mesh.asgi under proxyless serve): the outer one has done everything.
+        if kind not in ("http", "websocket") or ours.get("handled"):
+            await self.app(scope, receive, send)
+            return
+        connection = ours.get("connection") or _unknown(scope)
+        head = read(dict(scope), connection, drop_underscores=self._drop_underscores)
+        seen = self.runtime.telemetry.begin_server(
+            head.request,
+            connection.caller.peer,
+            bool(connection.caller.tls),
+            remote=connection.remote,
+            local=connection.local,
+        )
+        verdict = self._judge(head, connection.caller, scope)
+        if isinstance(verdict, Respond):
+            await _refuse(kind, scope, send, verdict, head.request.method)
+            seen.end(
+                verdict.status, verdict.flags, response_bytes=len(verdict.body), reason=verdict.reason or "refused"
+            )
+            return
+        exchange = (_Http if kind == "http" else _WebSocket)(seen, receive, send)
+        with serving(seen.context):
+            try:
+                await self.app(_inner(scope, head, connection, seen), exchange.receive, exchange.send)
+            except BaseException as error:
+                exchange.end(type(error).__name__)
+                raise
+            exchange.end("")
+
+    def _judge(self, head: Head, caller: Caller, scope: Scope) -> Allow | Respond:
+        if head.problem:
+            reason = f"the request has {head.problem}"
+            return respond(head.request, 400, b"Bad Request", reason, (), headers=(("connection", "close"),))
+        port = (scope.get("server") or ("", None))[1]
+        return decide(self.runtime.snapshot().inbound.get(port or 0), caller, head.request)
+
+
+def _unknown(scope: Scope) -> Connection:
+    """A connection of a server that is not ours: nothing about it is believed."""
+    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+    return Connection(
+        Caller(), local=f"{server[0]}:{server[1] or 0}", remote=f"{client[0]}:{client[1] or 0}" if client[0] else ""
+    )
+
+
+def _inner(scope: Scope, head: Head, connection: Connection, seen: ServerObservation) -> Scope:
+    """The application's scope: judged headers, the request id and trace context it should log and may forward."""
+    headers = [line for line in head.headers if line[0] not in _TRACE_HEADERS]
+    headers.append((b"x-request-id", seen.context.request_id.encode("ascii")))
+    headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in inject(seen.context.trace)]
+    extensions = {**(scope.get("extensions") or {}), **connection.extensions()}
+    extensions[EXTENSION]["handled"] = True
+    return {**scope, "headers": headers, "extensions": extensions}
+
+
+async def _refuse(kind: str, scope: Scope, send: Send, reply: Respond, method: str) -> None:
+    told = (*reply.headers, ("content-length", str(len(reply.body))), ("x-proxyless-reason", reply.reason))
+    if reply.flags:
+        told += (("x-envoy-response-flags", flag_letters(reply.flags)),)
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in told]
+    if kind == "http":
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
+    elif "websocket.http.response" in (scope.get("extensions") or {}):
+        await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": reply.body})
+    else:
+        # Closing before accepting makes the server answer 403.
+        await send({"type": "websocket.close", "code": 1008, "reason": reply.reason[:120]})
+
+
+class _Exchange:
+    """Counts what passes between server and application, and tells telemetry once."""
+
+    __slots__ = ("_receive", "_seen", "_send", "complete", "gone", "grpc_status", "received", "sent", "status")
+
+    def __init__(self, seen: ServerObservation, receive: Receive, send: Send) -> None:
+        self._seen = seen
+        self._receive = receive
+        self._send = send
+        self.received = 0
+        self.sent = 0
+        self.status = 0
+        self.grpc_status = ""
+        self.complete = False
+        self.gone = False
+
+    def end(self, error: str) -> None:
+        flags: tuple[Flag, ...] = ()
+        status = self.status
+        if self.gone and not self.complete:
+            flags = (Flag.DOWNSTREAM_CONNECTION_TERMINATION,)
+        elif not status or (error and not self.complete):
+            # Nothing was answered, or not to its end: the server says 500 or cuts the connection.
+            status = status or 500
+        self._seen.end(
+            status,
+            flags,
+            request_bytes=self.received,
+            response_bytes=self.sent,
+            error=error,
+            grpc_status=self.grpc_status,
+        )
+
+
+class _Http(_Exchange):
+    __slots__ = ()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+        elif message["type"] == "http.disconnect":
+            self.gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            for name, value in message.get("headers", ()):
+                if name == b"grpc-status":
+                    self.grpc_status = bytes(value).decode("latin-1")[:3]
+        elif kind == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.complete = True
+        await self._send(message)
+
+
+class _WebSocket(_Exchange):
+    __slots__ = ()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            self.received += len(message.get("bytes") or message.get("text") or "")
+        elif message["type"] == "websocket.disconnect":
+            # The normal end of a WebSocket, whoever begins it.
+            self.complete = self.status != 0
+            self.gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.status = 101
+        elif kind == "websocket.send":
+            self.sent += len(message.get("bytes") or message.get("text") or "")
+        elif kind == "websocket.close":
+            self.status = self.status or 403
+            self.complete = True
+        elif kind == "websocket.http.response.start":
+            self.status = message["status"]
+        await self._send(message)

@@ -1,0 +1,256 @@
+"""uvicorn's HTTP/1.1 connection with the mesh's facts in every scope, and with limits on what a head may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import ssl
+import time
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from proxyless.engine.inbound import Caller
+from proxyless.model.address import join_address
+from proxyless.model.errors import IdentityError
+from proxyless.transport.inbound.connection import Connection, examine
+from proxyless.transport.inbound.runtime import InboundRuntime
+
+log = logging.getLogger("proxyless.inbound")
+
+# Envoy's max_request_headers_kb and max_headers_count.
+MAX_HEAD_BYTES = 60 * 1024
+MAX_HEADERS = 100
+# Seconds from a connection's beginning to its first complete head, and from the first bytes of any later one.
+HEAD_TIMEOUT = 60.0
+_TOO_LARGE = "431 Request Header Fields Too Large", "head is larger than 60 KiB or has more than 100 headers"
+
+
+class MeshServerState(ServerState):
+    """draining: answers carry ``connection: close``, so that clients go elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draining = False
+
+
+class MeshProtocol(HttpToolsProtocol):
+    """One accepted connection."""
+
+    server_state: MeshServerState
+
+    def __init__(
+        self,
+        runtime: InboundRuntime,
+        config: Config,
+        server_state: MeshServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._runtime = runtime
+        self._connection = Connection(Caller())
+        self._head_bytes = 0
+        self._in_head = True
+        self._chunk_is_head = True
+        self._trailer_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        if self.ws_protocol_class is not None:
+            # A WebSocket goes on in another class of uvicorn's, which builds its scope itself.
+            self.ws_protocol_class = functools.partial(self._websocket, self.ws_protocol_class)  # type: ignore[assignment]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        port = self.server[1] if self.server else None
+        try:
+            self._connection = examine(
+                tls,
+                self._runtime.identity,
+                self._runtime.snapshot().inbound.get(port or 0),
+                local=_address(self.server),
+                remote=_address(self.client),
+            )
+        except IdentityError as error:
+            log.warning("port %s: connection from %s refused: %s", port, _address(self.client), error)
+            transport.abort()
+            return
+        if (not_after := self._connection.not_after) is not None:
+            # An identity ends with its certificate: what is under way is finished, nothing more comes on it.
+            self._expiry_timer = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        # Counted before parsing: a head that never ends must not be kept. A chunk that begins inside a body, or holds
+        # more than one head, is not all head; what it has of the last one is not counted.
+        self._chunk_is_head = self._in_head
+        if self._in_head:
+            self._head_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            if self._answering():
+                self.transport.close()
+            else:
+                self.send_400_response("Invalid HTTP request received.")
+            return
+        if self.transport.is_closing() or not (self._in_head and self._head_bytes):
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(*_TOO_LARGE)
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn's, but an Upgrade that we do not take is ignored (RFC 9110 section 7.8).
+
+        llhttp counts such a request as complete with its head: its body would be read as the next request.
+        """
+        rest = memoryview(data)
+        while not self.transport.is_closing():
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                rest = rest[upgrade.args[0] :]
+            head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+            for name, value in self.headers:
+                if name not in (b"connection", b"upgrade", b"http2-settings"):
+                    head += [name, b": ", value, b"\r\n"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            # Only one request more is taken from such a connection's client: it wanted to speak something else.
+            self.parser.feed_data(b"".join([*head, b"connection: close\r\n\r\n"]))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._chunk_is_head:
+            self._head_bytes = 0
+        self._chunk_is_head = False
+        self._trailer_bytes = 0
+        self.scope["extensions"] = self._connection.extensions()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        # A trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > MAX_HEAD_BYTES:
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_head_timer()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+            self._refuse(*_TOO_LARGE)
+        elif (problem := self._problem()) is not None:
+            self._refuse(*problem)
+        if self.transport.is_closing() or self._ignores_upgrade():
+            return
+        super().on_headers_complete()
+        if self.server_state.draining and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        # After a refused head there is no cycle for the body that may follow it.
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        if self.cycle is not None and not self.transport.is_closing() and not self._ignores_upgrade():
+            super().on_message_complete()
+
+    @property
+    def new(self) -> bool:
+        """Whether its first request is still to come."""
+        return self._head_timer is not None
+
+    def begin_drain(self) -> None:
+        """Let the answer under way say ``connection: close``."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def _ignores_upgrade(self) -> bool:
+        """Whether this head comes again without its Upgrade: see ``_parse``."""
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def _problem(self) -> tuple[str, str] | None:
+        """What this server and another before it could understand differently, with the status that says so."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return "505 HTTP Version Not Supported", f"version is HTTP/{version}"
+        if self.parser.get_method() == b"CONNECT":
+            return "405 Method Not Allowed", "method is CONNECT, and this is no proxy"
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and codings != [b"chunked"]:
+            return "501 Not Implemented", "Transfer-Encoding is not chunked"
+        if codings and version == "1.0":
+            return "400 Bad Request", "Transfer-Encoding is not of HTTP/1.0"
+        if b"#" in self.url:
+            return "400 Bad Request", "path has a fragment"
+        hosts = [value.lower() for name, value in self.headers if name == b"host"]
+        _, absolute, rest = self.url.partition(b"://")
+        if absolute and not self.url.startswith(b"/") and hosts != [re.split(rb"[/?]", rest, maxsplit=1)[0].lower()]:
+            return "400 Bad Request", "URL and its Host header differ"
+        return None
+
+    def _refuse(self, status: str, reason: str) -> None:
+        if not self._answering():
+            head = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n"
+            self.transport.write(f"{head}x-proxyless-reason: the request's {reason}\r\n\r\n".encode("ascii"))
+        self.transport.close()
+
+    def _answering(self) -> bool:
+        """Whether bytes written now would end up inside the answer to an earlier request."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self._answering():
+            self._start_head_timer()  # pipelined behind a request that is still being answered
+        else:
+            self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _websocket(self, inner: Any, **arguments: Any) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = inner(**arguments)
+        app, connection = self.app, self._connection
+
+        async def with_connection(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            scope["extensions"] = {**(scope.get("extensions") or {}), **connection.extensions()}
+            await app(scope, receive, send)
+
+        protocol.app = with_connection  # type: ignore[attr-defined]
+        return protocol
+
+
+def _address(pair: tuple[str, int | None] | None) -> str:
+    return "" if pair is None else join_address(pair[0], pair[1] or 0)

@@ -1,0 +1,1 @@
+"""Connections kept per endpoint: who may reuse which, and until when."""

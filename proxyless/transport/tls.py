@@ -1,0 +1,57 @@
+"""TLS to an endpoint: which context, which name, and who the peer turned out to be."""
+
+import os
+import ssl
+
+from proxyless.identity.source import IdentitySource
+from proxyless.identity.verify import verify_upstream
+from proxyless.model.cluster import Endpoint, UpstreamTls
+from proxyless.model.errors import IdentityError
+
+
+def upstream_tls(endpoint: Endpoint, scheme: str, host: str) -> UpstreamTls | None:
+    """The TLS of a connection for a request to ``scheme://host``.
+
+    The control plane's word counts; but what an ``https`` URL asks for is never sent in the clear: without that word
+    the server is verified as by any HTTPS client, by the system's roots and the URL's host name.
+    """
+    if endpoint.tls is None and scheme == "https":
+        return UpstreamTls(sni=host, identity=False, mesh_trust=False, alpn=("http/1.1",))
+    return endpoint.tls
+
+
+def server_name(endpoint: Endpoint, tls: UpstreamTls) -> str | None:
+    """What to send as SNI. Outside the mesh it is also what the TLS stack verifies, so there must be one."""
+    return tls.sni or (None if tls.mesh_trust else endpoint.hostname or endpoint.address)
+
+
+def generation_of(identity: IdentitySource, tls: UpstreamTls | None) -> int:
+    """Connections of an older generation than this are not reused: their certificate or trust was replaced."""
+    return identity.generation if tls is not None and (tls.mesh_trust or tls.identity) else 0
+
+
+def verify(ssl_object: ssl.SSLObject | ssl.SSLSocket | None, tls: UpstreamTls, identity: IdentitySource) -> str | None:
+    """The peer's SPIFFE ID, None outside the mesh. Call it before the first byte of a request; raises IdentityError."""
+    if ssl_object is None:
+        raise IdentityError("the connection has no TLS")
+    if ssl_object.selected_alpn_protocol() == "h2":
+        raise IdentityError("the server insists on HTTP/2, which was not offered")
+    bundle = identity.bundle
+    if bundle is None and tls.mesh_trust:
+        raise IdentityError("there is no trust bundle to verify the peer with")
+    found = verify_upstream(ssl_object.getpeercert(True), tls, bundle.trust_domain if bundle is not None else "")
+    return str(found) if found is not None else None
+
+
+def explain(error: Exception) -> str:
+    """Why a connection failed, for people: no traceback, no OpenSSL source line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: certificate refused: {error.verify_message or error.reason or 'not trusted'}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or 'handshake failed').lower().replace('_', ' ')}"
+    if isinstance(error, OSError):
+        # asyncio replaces the system's words by its own.
+        if error.errno is not None and error.errno > 0:
+            return os.strerror(error.errno)
+        return error.strerror or str(error) or type(error).__name__
+    return str(error) or type(error).__name__
