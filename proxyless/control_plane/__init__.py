@@ -1,0 +1,3 @@
+"""The control plane: configuration, registry, certificate authority, translation to xDS, and the servers around
+them.
+"""

@@ -1,0 +1,178 @@
+"""Which fields this version does not act on: a valid field in this table is accepted and reported, never dropped.
+
+The table is what shrinks when a feature arrives: remove the field's line here in the change that acts on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from proxyless.control_plane.resources import schema
+from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec, TLSMode, TrafficPolicy
+from proxyless.control_plane.resources.problem import Level, Problem
+from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
+from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, VirtualServiceSpec
+from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
+
+CODE = "FieldNotActedOn"
+
+_ENVOY = "only Envoy clients act on it"
+_NOT_SENT = "calls are answered with 503 rather than sent with less security"
+_POLICY: Mapping[str, str] = MappingProxyType(
+    {
+        "loadBalancer.consistentHash": "library clients balance by least request; Envoy and gRPC clients act on it",
+        "loadBalancer.localityLbSetting": "endpoints of all localities are used alike",
+        "loadBalancer.warmup": _ENVOY,
+        "loadBalancer.warmupDurationSecs": _ENVOY,
+        "connectionPool.tcp.maxConnections": _ENVOY,
+        "connectionPool.tcp.tcpKeepalive": _ENVOY,
+        "connectionPool.tcp.maxConnectionDuration": _ENVOY,
+        "connectionPool.http.http1MaxPendingRequests": _ENVOY,
+        "connectionPool.http.http2MaxRequests": "only Envoy and gRPC clients act on it",
+        "connectionPool.http.maxRetries": _ENVOY,
+        "connectionPool.http.h2UpgradePolicy": "library clients speak HTTP/1.1; Envoy clients act on it",
+        "connectionPool.http.useClientProtocol": _ENVOY,
+        "connectionPool.http.maxConcurrentStreams": _ENVOY,
+        "outlierDetection": "library clients do not eject endpoints; Envoy and gRPC clients act on it",
+        "tls.clientCertificate": f"only Envoy clients act on it; in library clients {_NOT_SENT}",
+        "tls.privateKey": f"only Envoy clients act on it; in library clients {_NOT_SENT}",
+        "tls.caCertificates": f"library clients know the system's roots only; with others {_NOT_SENT}",
+        "tls.credentialName": _NOT_SENT,
+        "tls.caCrl": _NOT_SENT,
+        "tls.insecureSkipVerify": "certificates are verified",
+        "tunnel": "",
+        "proxyProtocol": "",
+        "retryBudget": _ENVOY,
+    }
+)
+
+# PortTrafficPolicy does not have these.
+_NOT_PER_PORT = frozenset({"proxyProtocol", "retryBudget", "tunnel"})
+
+# By kind: field path without list indexes -> what happens instead (may be empty).
+NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "VirtualService": {
+            "spec.tls": "TLS is not routed by its server name",
+            "spec.tcp": "TCP is not routed",
+            "spec.http.mirror": _ENVOY,
+            "spec.http.mirrors": _ENVOY,
+            "spec.http.mirror_percent": _ENVOY,
+            "spec.http.mirrorPercent": _ENVOY,
+            "spec.http.mirrorPercentage": _ENVOY,
+            "spec.http.corsPolicy": _ENVOY,
+            "spec.http.retries.retryRemoteLocalities": _ENVOY,
+            "spec.http.match.statPrefix": _ENVOY,
+        },
+        "DestinationRule": {
+            f"{level}.{field}": note
+            for policy in ("spec.trafficPolicy", "spec.subsets.trafficPolicy")
+            for level in (policy, f"{policy}.portLevelSettings")
+            for field, note in _POLICY.items()
+            if level == policy or field not in _NOT_PER_PORT
+        },
+        "ServiceEntry": {
+            "spec.addresses": "hosts are reached by name, not by virtual address",
+            "spec.endpoints.network": "every network is one",
+        },
+        "WorkloadEntry": {"spec.network": "every network is one"},
+        "Service": {
+            "spec.externalIPs": "",
+            "spec.internalTrafficPolicy": "",
+            "spec.publishNotReadyAddresses": "endpoints that are not ready are not used",
+            "spec.sessionAffinity": "",
+            "spec.sessionAffinityConfig": "",
+            "spec.trafficDistribution": "endpoints of all localities are used alike",
+        },
+        "EndpointSlice": {
+            "endpoints.deprecatedTopology": "use zone",
+            "endpoints.hints": "endpoints of all zones are used alike",
+        },
+        "ConfigMap": {
+            "data.mesh.trustDomain": "the trust domain is fixed when the certificate authority is created",
+        },
+    }
+)
+
+# Values that ask for what happens anyway are no news.
+_HARMLESS: Mapping[str, frozenset[object]] = MappingProxyType(
+    {
+        "spec.publishNotReadyAddresses": frozenset({False}),
+        "spec.sessionAffinity": frozenset({"None"}),
+        "spec.internalTrafficPolicy": frozenset({"Cluster"}),
+    }
+)
+
+# Fields of MeshConfig that act; every other one is reported.
+_MESH_CONFIG = frozenset(
+    {"data.mesh.outboundTrafficPolicy", "data.mesh.outboundTrafficPolicy.mode", "data.mesh.rootNamespace"}
+)
+
+
+def not_acted_on(resource: Resource[Any]) -> list[Problem]:
+    """A Warning for each field that ``resource`` sets and this version does not act on."""
+    root = {"EndpointSlice": "", "ConfigMap": "data.mesh"}.get(resource.kind, "spec")
+    found = [_problem(resource, path, note) for path, note in _fields(resource, root)]
+    found += [_problem(resource, path, note) for path, note in _values(resource)]
+    return found
+
+
+def _fields(resource: Resource[Any], root: str) -> Iterator[tuple[str, str]]:
+    table = NOT_ACTED_ON.get(resource.kind, {})
+    harmless = set()
+    for pattern, values in _HARMLESS.items():
+        value = resource.spec.model_dump(by_alias=True).get(pattern.removeprefix("spec."))
+        if value in values:
+            harmless.add(pattern)
+    for path, pattern in schema.fields_set(resource.spec, root):
+        if pattern in harmless:
+            continue
+        if pattern in table:
+            yield path, table[pattern]
+        elif resource.kind == "ConfigMap" and pattern.count(".") == 2 and pattern not in _MESH_CONFIG:
+            yield path, ""
+
+
+def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
+    """Fields that act, but not with this value."""
+    match resource.spec:
+        case VirtualServiceSpec() as spec:
+            if spec.gateways and MESH_GATEWAY not in spec.gateways:
+                yield "spec.gateways", 'gateways are not served; add "mesh" to apply these routes inside the mesh'
+            for route, rule in enumerate(spec.http):
+                for index, match in enumerate(rule.match):
+                    if match.gateways and MESH_GATEWAY not in match.gateways:
+                        path = f"spec.http[{route}].match[{index}].gateways"
+                        yield path, "gateways are not served; this match never applies"
+        case DestinationRuleSpec() as spec:
+            yield from _tls_modes("spec.trafficPolicy", spec.traffic_policy)
+            for index, subset in enumerate(spec.subsets):
+                yield from _tls_modes(f"spec.subsets[{index}].trafficPolicy", subset.traffic_policy)
+        case ServiceEntrySpec() as spec:
+            for index, endpoint in enumerate(spec.endpoints):
+                yield from _socket(f"spec.endpoints[{index}].address", endpoint)
+        case WorkloadEntrySpec() as spec:
+            yield from _socket("spec.address", spec)
+
+
+def _socket(path: str, entry: WorkloadEntrySpec) -> Iterator[tuple[str, str]]:
+    if entry.address.startswith("unix://"):
+        yield path, "unix sockets are not dialled"
+
+
+def _tls_modes(path: str, policy: TrafficPolicy | None) -> Iterator[tuple[str, str]]:
+    if policy is None:
+        return
+    note = f"library clients have no certificates but the mesh's; {_NOT_SENT}"
+    if policy.tls is not None and policy.tls.mode is TLSMode.MUTUAL:
+        yield f"{path}.tls.mode", note
+    for index, settings in enumerate(policy.port_level_settings):
+        if settings.tls is not None and settings.tls.mode is TLSMode.MUTUAL:
+            yield f"{path}.portLevelSettings[{index}].tls.mode", note
+
+
+def _problem(resource: Resource[Any], path: str, note: str) -> Problem:
+    message = f"{path}: is valid but not acted on by this version" + (f": {note}" if note else "")
+    source = resource.source
+    return Problem(CODE, Level.WARNING, message, *resource.key, file=source.file, line=source.line_of(path), field=path)

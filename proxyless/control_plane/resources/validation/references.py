@@ -1,0 +1,127 @@
+"""What only shows when all resources are seen together: names that lead nowhere, and rules that contradict each other.
+
+All of these are Warnings: the order in which resources arrive must not decide whether they are accepted.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec
+from proxyless.control_plane.resources.names import canonical, covers, qualify, service_host
+from proxyless.control_plane.resources.problem import Level, Problem
+from proxyless.control_plane.resources.resource import Key, Resource
+from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
+from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, Destination, VirtualServiceSpec
+
+NOT_FOUND = "ReferencedResourceNotFound"
+CONFLICT = "ConflictingMeshGatewayVirtualServiceHosts"
+
+
+def check_references(
+    resources: Mapping[Key, Resource[Any]], hosts: Collection[str] = (), cluster_domain: str = "cluster.local"
+) -> list[Problem]:
+    """hosts: fully qualified names of services that exist without a resource (implied by registered workloads)."""
+    world = _World(resources, hosts, cluster_domain)
+    problems: list[Problem] = []
+    for resource in resources.values():
+        if isinstance(resource.spec, VirtualServiceSpec):
+            for path, destination in _destinations(resource.spec):
+                problems += world.check_destination(resource, path, destination)
+        elif isinstance(resource.spec, DestinationRuleSpec) and not world.knows(resource.spec.host, resource.namespace):
+            problems.append(_warning(resource, "spec.host", f"no service has the host {resource.spec.host}", NOT_FOUND))
+    return problems + list(_conflicts(resources, world))
+
+
+class _World:
+    """Indexes of what can be referred to."""
+
+    def __init__(self, resources: Mapping[Key, Resource[Any]], hosts: Collection[str], cluster_domain: str) -> None:
+        self._domain = cluster_domain
+        self._hosts = set(hosts)
+        self._wildcards: list[str] = []
+        self._subsets: dict[str, set[str]] = defaultdict(set)
+        for resource in resources.values():
+            if resource.kind == "Service":
+                self._hosts.add(service_host(resource.name, resource.namespace, cluster_domain))
+            elif isinstance(resource.spec, ServiceEntrySpec):
+                for host in resource.spec.hosts:
+                    if host.startswith("*"):
+                        self._wildcards.append(canonical(host))
+                    else:
+                        self._hosts.add(canonical(host))
+        for resource in resources.values():
+            if isinstance(resource.spec, DestinationRuleSpec):
+                host = self.qualify(resource.spec.host, resource.namespace)
+                self._subsets[host] |= {subset.name for subset in resource.spec.subsets}
+        self._wildcard_rules = [host for host in self._subsets if host.startswith("*")]
+
+    def qualify(self, host: str, namespace: str) -> str:
+        return qualify(host, namespace, self._domain, self._hosts)
+
+    def knows(self, host: str, namespace: str) -> bool:
+        name = self.qualify(host, namespace)
+        return name.startswith("*") or name in self._hosts or any(covers(pattern, name) for pattern in self._wildcards)
+
+    def check_destination(self, resource: Resource[Any], path: str, destination: Destination) -> Iterator[Problem]:
+        if not self.knows(destination.host, resource.namespace):
+            message = f"no service has the host {destination.host}; its requests are answered with 503"
+            yield _warning(resource, f"{path}.host", message, NOT_FOUND)
+        elif destination.subset:
+            host = self.qualify(destination.host, resource.namespace)
+            rules = [host, *(pattern for pattern in self._wildcard_rules if covers(pattern, host))]
+            known = set().union(*(self._subsets.get(rule, set()) for rule in rules))
+            if destination.subset not in known:
+                has = f"has the subsets {', '.join(sorted(known))}" if known else "has no subsets"
+                message = f"no DestinationRule gives {destination.host} the subset {destination.subset}; it {has}"
+                yield _warning(resource, f"{path}.subset", message, NOT_FOUND)
+
+
+def _destinations(spec: VirtualServiceSpec) -> Iterator[tuple[str, Destination]]:
+    for index, http in enumerate(spec.http):
+        for position, choice in enumerate(http.route):
+            yield f"spec.http[{index}].route[{position}].destination", choice.destination
+        if http.mirror is not None:
+            yield f"spec.http[{index}].mirror", http.mirror
+        for position, mirror in enumerate(http.mirrors):
+            yield f"spec.http[{index}].mirrors[{position}].destination", mirror.destination
+    for index, tls in enumerate(spec.tls):
+        for position, target in enumerate(tls.route):
+            yield f"spec.tls[{index}].route[{position}].destination", target.destination
+    for index, tcp in enumerate(spec.tcp):
+        for position, target in enumerate(tcp.route):
+            yield f"spec.tcp[{index}].route[{position}].destination", target.destination
+
+
+def _conflicts(resources: Mapping[Key, Resource[Any]], world: _World) -> Iterator[Problem]:
+    """Sidecars, and so library clients, take one VirtualService a host: Istio's order is oldest first, then by name."""
+    by_host: dict[str, list[tuple[Resource[Any], int]]] = defaultdict(list)
+    ordered = sorted(resources.values(), key=lambda each: (each.created, each.namespace, each.name))
+    for resource in ordered:
+        spec = resource.spec
+        if isinstance(spec, VirtualServiceSpec) and (not spec.gateways or MESH_GATEWAY in spec.gateways):
+            for index, host in enumerate(spec.hosts):
+                by_host[world.qualify(host, resource.namespace)].append((resource, index))
+    for host, users in by_host.items():
+        for position, (resource, index) in enumerate(users):
+            for first, _ in users[:position]:
+                if first.key != resource.key and _visible_together(first, resource):
+                    message = f"{host} is already routed by {first.key}, which is used; merge the two"
+                    yield _warning(resource, f"spec.hosts[{index}]", message, CONFLICT)
+                    break
+
+
+def _visible_together(one: Resource[Any], other: Resource[Any]) -> bool:
+    """Is there a namespace to which both are exported?"""
+    first, second = _exported_to(one), _exported_to(other)
+    return "*" in first or "*" in second or bool(first & second)
+
+
+def _exported_to(resource: Resource[Any]) -> set[str]:
+    return {resource.namespace if name == "." else name for name in resource.spec.export_to or ("*",)}
+
+
+def _warning(resource: Resource[Any], path: str, message: str, code: str) -> Problem:
+    source = resource.source
+    line = source.line_of(path)
+    return Problem(code, Level.WARNING, f"{path}: {message}", *resource.key, file=source.file, line=line, field=path)

@@ -1,0 +1,1 @@
+"""What outlives the control plane: resources applied over its API, and the workloads that were registered."""
