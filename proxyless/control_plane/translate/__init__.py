@@ -1,0 +1,1 @@
+"""World and client in, xDS resources out: a pure function, split into one generator for each resource type."""

@@ -1,0 +1,93 @@
+"""Who asks: what the control plane knows of an xDS client from the Node it introduces itself with."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxyless.control_plane.translate.sidecar_ports import SidecarPorts
+
+_MAX_LABELS = 256
+_MAX_TEXT = 253
+
+
+class ClientKind(enum.Enum):
+    """What a client can take: each kind is sent only resources that it accepts."""
+
+    PROXYLESS = "proxyless"
+    GRPC = "grpc"
+    ENVOY = "envoy"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The part of a client that resources depend on, and so a part of every cache key.
+
+    labels: sorted pairs, so that equal scopes are equal keys.
+    """
+
+    kind: ClientKind
+    namespace: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label_map(self) -> dict[str, str]:
+        return dict(self.labels)
+
+
+_NO_PORTS = SidecarPorts()
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """ports: where an Envoy sidecar listens, which is what a subscription to all listeners asks for."""
+
+    kind: ClientKind = ClientKind.PROXYLESS
+    node_id: str = ""
+    namespace: str = "default"
+    service_account: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: SidecarPorts = _NO_PORTS
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.kind, self.namespace, tuple(sorted(self.labels.items())))
+
+    @classmethod
+    def from_node(cls, node: Any) -> "Client":
+        """From an envoy.config.core.v3.Node. Istio's metadata keys NAMESPACE, LABELS, SERVICE_ACCOUNT; our SERVICE, and
+        those of ``sidecar_ports``.
+
+        What is missing or not of the expected form takes its default: a node describes itself, it proves nothing.
+        """
+        metadata = node.metadata.fields if node.HasField("metadata") else {}
+
+        def text(key: str) -> str:
+            if key not in metadata or not metadata[key].HasField("string_value"):
+                return ""
+            value: str = metadata[key].string_value
+            return value[:_MAX_TEXT]
+
+        labels: dict[str, str] = {}
+        if "LABELS" in metadata and metadata["LABELS"].HasField("struct_value"):
+            fields = metadata["LABELS"].struct_value.fields
+            for name in sorted(fields)[:_MAX_LABELS]:
+                if fields[name].HasField("string_value"):
+                    labels[name[:_MAX_TEXT]] = fields[name].string_value[:_MAX_TEXT]
+        # As for registered workloads: the service is the label ``app`` unless a label says otherwise.
+        if service := text("SERVICE"):
+            labels.setdefault("app", service)
+        return cls(
+            kind=_kind(node.user_agent_name),
+            node_id=node.id[:1024],
+            namespace=text("NAMESPACE") or "default",
+            service_account=text("SERVICE_ACCOUNT"),
+            labels=labels,
+            ports=SidecarPorts.from_metadata(metadata),
+        )
+
+
+def _kind(user_agent: str) -> ClientKind:
+    if user_agent == "proxyless":
+        return ClientKind.PROXYLESS
+    return ClientKind.GRPC if user_agent.lower().startswith("grpc") else ClientKind.ENVOY

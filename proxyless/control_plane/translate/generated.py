@@ -1,0 +1,51 @@
+"""A translated resource: its bytes, which are the same whenever its content is, and a version that says so."""
+
+import hashlib
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedResource:
+    """version: a hash of the content. notes: what the configuration asks for and this client was not sent, and why.
+
+    stand_in: it only tells a client that there is no such thing, so that it does not wait for it.
+    """
+
+    any: Any
+    version: str
+    notes: tuple[str, ...] = ()
+    stand_in: bool = False
+
+
+def pack(message: Message) -> Any:
+    """An Any with deterministic bytes (``Any.Pack`` leaves the order of map entries open)."""
+    return Any(
+        type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}",
+        value=message.SerializeToString(deterministic=True),
+    )
+
+
+def generated(message: Message, notes: "Notes") -> GeneratedResource:
+    packed = pack(message)
+    return GeneratedResource(packed, hashlib.sha256(packed.value).hexdigest()[:16], notes.all, notes.stand_in)
+
+
+class Notes:
+    """Collects, while a resource is generated, what had to be left out; each sentence once, in order.
+
+    stand_in: set by a generator that makes something for a name that stands for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+        self.stand_in = False
+
+    def add(self, text: str) -> None:
+        self._found[text] = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(self._found)

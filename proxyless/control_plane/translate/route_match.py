@@ -1,0 +1,96 @@
+"""VirtualService match conditions as Envoy's RouteMatch."""
+
+from collections.abc import Mapping
+
+from envoy.config.route.v3 import route_components_pb2 as rc
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from proxyless.control_plane.discovery.service import selects
+from proxyless.control_plane.resources.base import StringMatch
+from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, HTTPMatchRequest
+from proxyless.control_plane.translate.client import ClientKind, Scope
+from proxyless.control_plane.translate.generated import Notes
+from proxyless.control_plane.translate.matchers import is_presence, regex, string_matcher
+
+# Istio's prefix for conditions on claims of a verified token; only gateways have those before routing.
+_CLAIMS = "@request.auth.claims"
+
+
+def applies(match: HTTPMatchRequest | None, scope: Scope, port: int) -> bool:
+    """Whether a condition can be true at all for this client and port: what Istio decides before Envoy sees the route.
+
+    sourceLabels and sourceNamespace are looked at only when the condition names no gateways.
+    """
+    if match is None:
+        return True
+    if match.port is not None and match.port != port:
+        return False
+    if match.gateways:
+        return MESH_GATEWAY in match.gateways
+    return selects(match.source_labels, scope.label_map) and match.source_namespace in ("", scope.namespace)
+
+
+def route_match(match: HTTPMatchRequest | None, scope: Scope, notes: Notes, origin: str) -> rc.RouteMatch | None:
+    """None: this client cannot evaluate the condition, so the route must not be sent: it would match too much."""
+    if match is None:
+        return rc.RouteMatch(prefix="/")
+    if claims := [name for name in (*match.headers, *match.without_headers) if name.startswith(_CLAIMS)]:
+        notes.add(f"{origin}: left out, {claims[0]} can be matched by gateways only")
+        return None
+    if match.query_params and scope.kind is ClientKind.GRPC:
+        notes.add(f"{origin}: left out, gRPC cannot match query parameters")
+        return None
+    result = _path(match.uri)
+    result.case_sensitive.CopyFrom(BoolValue(value=not match.ignore_uri_case))
+    result.headers.extend(_headers(match))
+    for pseudo, condition in (
+        (":method", match.method),
+        (":authority", match.authority),
+        (":scheme", match.scheme),
+    ):
+        if condition is not None:
+            result.headers.append(_header(pseudo, condition))
+    result.query_parameters.extend(_query(match.query_params))
+    return result
+
+
+def is_catch_all(match: rc.RouteMatch) -> bool:
+    """Nothing gets past such a route, so those after it are not sent (Istio)."""
+    everything = match.prefix == "/" or match.safe_regex.regex == ".*"
+    return everything and not match.headers and not match.query_parameters
+
+
+def _path(uri: StringMatch | None) -> rc.RouteMatch:
+    if uri is None or uri.is_presence:
+        return rc.RouteMatch(prefix="/")
+    if uri.exact is not None:
+        return rc.RouteMatch(path=uri.exact)
+    if uri.prefix is not None:
+        return rc.RouteMatch(prefix=uri.prefix or "/")
+    return rc.RouteMatch(safe_regex=regex(uri.regex or ""))
+
+
+def _headers(match: HTTPMatchRequest) -> list[rc.HeaderMatcher]:
+    found = [_header(name, condition) for name, condition in match.headers.items()]
+    for name, condition in match.without_headers.items():
+        without = _header(name, condition)
+        without.invert_match = True
+        # Envoy refuses it beside a presence match.
+        without.treat_missing_header_as_empty = not is_presence(condition)
+        found.append(without)
+    return sorted(found, key=lambda header: (header.name, header.invert_match))
+
+
+def _header(name: str, condition: StringMatch) -> rc.HeaderMatcher:
+    if is_presence(condition):
+        return rc.HeaderMatcher(name=name.lower(), present_match=True)
+    return rc.HeaderMatcher(name=name.lower(), string_match=string_matcher(condition))
+
+
+def _query(params: Mapping[str, StringMatch]) -> list[rc.QueryParameterMatcher]:
+    return [
+        rc.QueryParameterMatcher(name=name, present_match=True)
+        if is_presence(condition)
+        else rc.QueryParameterMatcher(name=name, string_match=string_matcher(condition))
+        for name, condition in sorted(params.items())
+    ]

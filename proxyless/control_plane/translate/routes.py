@@ -1,0 +1,163 @@
+"""The routes of one target: those of its VirtualService, or the one default route to its service."""
+
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2 as rc
+
+from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.discovery.service import Kind, Service
+from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.virtual_service import Destination, HTTPMatchRequest, HTTPRoute
+from proxyless.control_plane.translate import cors, fault
+from proxyless.control_plane.translate.client import ClientKind, Scope
+from proxyless.control_plane.translate.cluster_name import ClusterName
+from proxyless.control_plane.translate.delegate import expanded
+from proxyless.control_plane.translate.generated import Notes, pack
+from proxyless.control_plane.translate.header_operations import header_changes
+from proxyless.control_plane.translate.load_balancing import hash_policy
+from proxyless.control_plane.translate.metadata import config_path, metadata
+from proxyless.control_plane.translate.retry_policy import retry_policy
+from proxyless.control_plane.translate.route_action import Forwarding, direct_response, forward, redirect, set_timeout
+from proxyless.control_plane.translate.route_match import applies, is_catch_all, route_match
+from proxyless.control_plane.translate.traffic_policy import cluster_policy
+
+# The port that every implied service has.
+_IMPLIED_PORT = 80
+
+
+class RouteBuilder:
+    """Builds the routes of one target for one kind of client."""
+
+    def __init__(self, catalog: Catalog, scope: Scope, host: str, port: int, notes: Notes) -> None:
+        self._catalog = catalog
+        self._scope = scope
+        self._host = host
+        self._port = port
+        self._notes = notes
+
+    def default(self) -> rc.Route:
+        """Everything to the service, with Istio's default retries and no timeout."""
+        cluster = str(ClusterName(self._port, "", self._host))
+        route = rc.Route(name="default", match=rc.RouteMatch(prefix="/"), route=rc.RouteAction(cluster=cluster))
+        route.metadata.CopyFrom(metadata(proxyless={"origin": "default"}))
+        set_timeout(route.route, 0.0, self._scope.kind)
+        policy = self._hash_policy(cluster)
+        if policy is not None:
+            route.route.hash_policy.append(policy)
+        retries = retry_policy(None, self._scope.kind, sticky=policy is not None)
+        if retries is not None:
+            route.route.retry_policy.CopyFrom(retries)
+        return route
+
+    def of_rule(self, rule: Resource[Any]) -> list[rc.Route]:
+        """In the rule's order, one for each alternative of a ``match``, up to the first that nothing gets past."""
+        routes: list[rc.Route] = []
+        for http, written_in, origin in expanded(self._catalog, rule, self._notes):
+            for match in http.match or (None,):
+                route = self._route(http, match, written_in, origin)
+                if route is None:
+                    continue
+                routes.append(route)
+                if is_catch_all(route.match):
+                    return routes
+        return routes
+
+    def _route(
+        self, http: HTTPRoute, match: HTTPMatchRequest | None, rule: Resource[Any], origin: str
+    ) -> rc.Route | None:
+        if not applies(match, self._scope, self._port):
+            return None
+        matched = route_match(match, self._scope, self._notes, origin)
+        if matched is None:
+            return None
+        name = f"{http.name}.{match.name}" if match is not None and match.name else http.name
+        route = rc.Route(name=name, match=matched)
+        route.metadata.CopyFrom(metadata(istio={"config": config_path(rule)}, proxyless={"origin": origin}))
+        if match is not None and match.stat_prefix and self._scope.kind is ClientKind.ENVOY:
+            route.stat_prefix = match.stat_prefix
+        changes = header_changes(http.headers)
+        route.request_headers_to_add.extend(changes.request_add)
+        route.request_headers_to_remove.extend(changes.request_remove)
+        route.response_headers_to_add.extend(changes.response_add)
+        route.response_headers_to_remove.extend(changes.response_remove)
+        self._act(route, http, rule, origin)
+        self._filters(route, http, origin)
+        self._note_what_grpc_ignores(route, origin)
+        return route
+
+    def _act(self, route: rc.Route, http: HTTPRoute, rule: Resource[Any], origin: str) -> None:
+        if http.redirect is not None:
+            action = redirect(http.redirect, self._port, self._notes, origin)
+            # A redirect that cannot be made must not become a way through.
+            if action is None:
+                route.direct_response.CopyFrom(rc.DirectResponseAction(status=500))
+            else:
+                route.redirect.CopyFrom(action)
+        elif http.direct_response is not None:
+            route.direct_response.CopyFrom(direct_response(http.direct_response))
+        elif http.route:
+            around = Forwarding(
+                cluster_of=lambda destination: self._cluster_of(destination, rule.namespace),
+                hash_policy_of=self._hash_policy,
+                kind=self._scope.kind,
+                notes=self._notes,
+                origin=origin,
+            )
+            forward(route, http, around)
+        else:
+            self._notes.add(f"{origin}: has no destination, requests are answered with 500")
+            route.direct_response.CopyFrom(rc.DirectResponseAction(status=500))
+
+    def _filters(self, route: rc.Route, http: HTTPRoute, origin: str) -> None:
+        if http.fault is not None and (injected := fault.fault(http.fault, self._notes, origin)) is not None:
+            route.typed_per_filter_config[fault.FILTER].CopyFrom(pack(injected))
+        if http.cors_policy is None:
+            return
+        if self._scope.kind is ClientKind.ENVOY:
+            route.typed_per_filter_config[cors.FILTER].CopyFrom(pack(cors.cors_policy(http.cors_policy)))
+        else:
+            self._notes.add(f"{origin}: corsPolicy left out, {self._scope.kind.value} clients are no browsers")
+
+    def _note_what_grpc_ignores(self, route: rc.Route, origin: str) -> None:
+        """gRPC takes these fields and does nothing with them (grpc_xds_features.md)."""
+        if self._scope.kind is not ClientKind.GRPC:
+            return
+        action = route.route
+        mutations = (route.request_headers_to_add, route.request_headers_to_remove)
+        responses = (route.response_headers_to_add, route.response_headers_to_remove)
+        ignored = {
+            "headers": any(mutations) or any(responses),
+            "rewrite": bool(action.prefix_rewrite)
+            or action.HasField("regex_rewrite")
+            or bool(action.host_rewrite_literal),
+            "redirect": route.HasField("redirect"),
+            "directResponse": route.HasField("direct_response"),
+        }
+        for field, present in ignored.items():
+            if present:
+                self._notes.add(f"{origin}: {field} has no effect in gRPC clients")
+
+    def _cluster_of(self, destination: Destination, namespace: str) -> str:
+        """Without a port: the service's only one, else the port that was dialled (Istio)."""
+        host = self._catalog.qualify(destination.host, namespace)
+        service = self._catalog.service(host, self._scope.namespace)
+        port = destination.port.number if destination.port else self._destination_port(service)
+        return str(ClusterName(port, destination.subset, host))
+
+    def _destination_port(self, service: Service | None) -> int:
+        if service is None:
+            return self._port
+        if len(service.ports) == 1:
+            return service.ports[0].number
+        # An implied service lists whatever its workloads chose to listen on; 80 is the port it is known by.
+        if service.kind is Kind.IMPLIED and service.port(self._port) is None:
+            return _IMPLIED_PORT
+        return self._port
+
+    def _hash_policy(self, cluster: str) -> rc.RouteAction.HashPolicy | None:
+        name = ClusterName.parse(cluster)
+        if name is None:
+            return None
+        service = self._catalog.service(name.host, self._scope.namespace)
+        effective = cluster_policy(self._catalog, self._scope, name, service).effective
+        return hash_policy(effective.load_balancer, self._scope.kind)

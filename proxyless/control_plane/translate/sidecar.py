@@ -1,0 +1,179 @@
+"""LDS and CDS of an Envoy sidecar: the port its application calls through, and the port its callers come in by."""
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_components_pb2 as rc
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.translate import cors, fault, http_proxy, tls
+from proxyless.control_plane.translate.client import ClientKind, Scope
+from proxyless.control_plane.translate.connection_pool import (
+    CONNECT_TIMEOUT,
+    apply_connection_pool,
+    set_http_options,
+    use_callers_protocol,
+)
+from proxyless.control_plane.translate.durations import duration
+from proxyless.control_plane.translate.forward_proxy import resolving_filter
+from proxyless.control_plane.translate.generated import pack
+from proxyless.control_plane.translate.listener import ads, router_filter
+from proxyless.control_plane.translate.metadata import metadata
+from proxyless.control_plane.translate.route_action import set_timeout
+from proxyless.control_plane.translate.sidecar_ports import InboundPort, inbound_cluster_name, outbound_port
+from proxyless.model.inbound import MutualTls
+
+_LOOPBACK = "127.0.0.1"
+_Manager = hcm_pb2.HttpConnectionManager
+# Istio's default for inbound requests: the application closed a kept connection before it read the request.
+_INBOUND_RETRIES, _INBOUND_RETRY_ON = 2, "reset-before-request"
+
+
+def sidecar_listener(catalog: Catalog, scope: Scope, name: str) -> listener_pb2.Listener | None:
+    """None for a name that is not one of ``SidecarPorts.listeners``."""
+    if port := outbound_port(name):
+        return _outbound(name, port)
+    if (inbound := InboundPort.of_listener(name)) is not None:
+        return _inbound(catalog, scope, inbound)
+    return None
+
+
+def sidecar_cluster(app: int) -> cluster_pb2.Cluster:
+    """The application itself, on loopback, spoken to in the HTTP version of the caller (Istio's inbound cluster)."""
+    name = inbound_cluster_name(app)
+    cluster = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.STATIC)
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                endpoint_components_pb2.LocalityLbEndpoints(
+                    lb_endpoints=[
+                        endpoint_components_pb2.LbEndpoint(
+                            endpoint=endpoint_components_pb2.Endpoint(address=_address(_LOOPBACK, app))
+                        )
+                    ]
+                )
+            ],
+        )
+    )
+    apply_connection_pool(cluster, None, None, ClientKind.ENVOY)
+    options = HttpProtocolOptions()
+    use_callers_protocol(options)
+    set_http_options(cluster, options)
+    cluster.connect_timeout.CopyFrom(duration(CONNECT_TIMEOUT))
+    return cluster
+
+
+def _outbound(name: str, port: int) -> listener_pb2.Listener:
+    """On loopback only: whoever can connect to it speaks with the workload's identity."""
+    manager = _manager("outbound")
+    manager.rds.route_config_name = http_proxy.NAME
+    manager.rds.config_source.CopyFrom(ads())
+    manager.http_filters.extend(
+        [
+            hcm_pb2.HttpFilter(name=fault.FILTER, typed_config=pack(fault_pb2.HTTPFault())),
+            hcm_pb2.HttpFilter(name=cors.FILTER, typed_config=pack(cors_pb2.Cors())),
+            resolving_filter(),
+            router_filter(),
+        ]
+    )
+    manager.upgrade_configs.add(upgrade_type="CONNECT")
+    # HTTP proxies are addressed with absolute URLs.
+    manager.http_protocol_options.allow_absolute_url.value = True
+    return listener_pb2.Listener(
+        name=name,
+        address=_address(_LOOPBACK, port),
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_chain("outbound", manager)],
+    )
+
+
+def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort) -> listener_pb2.Listener:
+    labels = scope.label_map
+    mode = catalog.peer_authentications.mode(scope.namespace, labels, inbound.port)
+    origin = catalog.peer_authentications.origin(scope.namespace, labels) or "default"
+    listener = listener_pb2.Listener(
+        name=inbound.listener,
+        address=_address(inbound.address, inbound.port),
+        traffic_direction=base_pb2.INBOUND,
+        metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
+        listener_filters=[
+            listener_components_pb2.ListenerFilter(
+                name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+            )
+        ],
+    )
+    if mode is not MutualTls.DISABLE:
+        chain = _chain("inbound-mtls", _inbound_manager(inbound, authenticated=True))
+        chain.filter_chain_match.transport_protocol = "tls"
+        chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
+        listener.filter_chains.append(chain)
+    if mode is not MutualTls.STRICT:
+        chain = _chain("inbound-plaintext", _inbound_manager(inbound, authenticated=False))
+        chain.filter_chain_match.transport_protocol = "raw_buffer"
+        listener.filter_chains.append(chain)
+    return listener
+
+
+def _inbound_manager(inbound: InboundPort, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
+    manager = _manager("inbound")
+    manager.server_name = "istio-envoy"
+    if authenticated:
+        manager.forward_client_cert_details = _Manager.APPEND_FORWARD
+        manager.set_current_client_cert_details.CopyFrom(
+            _Manager.SetCurrentClientCertDetails(subject=BoolValue(value=True), dns=True, uri=True)
+        )
+    else:
+        # Nobody vouches for this caller: what it says in the mesh's own headers is not passed on.
+        manager.forward_client_cert_details = _Manager.SANITIZE
+        manager.use_remote_address.value = True
+        manager.skip_xff_append = True
+    route = rc.Route(name="default", match=rc.RouteMatch(prefix="/"), route=rc.RouteAction(cluster=inbound.cluster))
+    set_timeout(route.route, 0.0, ClientKind.ENVOY)
+    route.route.retry_policy.retry_on = _INBOUND_RETRY_ON
+    route.route.retry_policy.num_retries.value = _INBOUND_RETRIES
+    manager.route_config.CopyFrom(
+        route_pb2.RouteConfiguration(
+            name=inbound.cluster,
+            virtual_hosts=[rc.VirtualHost(name=f"inbound|http|{inbound.app}", domains=["*"], routes=[route])],
+        )
+    )
+    # It comes by CDS of its own, which a listener that is there first must not be refused for.
+    manager.route_config.validate_clusters.value = False
+    manager.http_filters.append(router_filter())
+    return manager
+
+
+def _manager(stat_prefix: str) -> hcm_pb2.HttpConnectionManager:
+    """Istio's settings for both directions: paths are normalised, streams may be idle, WebSockets pass."""
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=stat_prefix,
+        stream_idle_timeout=duration(0),
+        path_with_escaped_slashes_action=_Manager.KEEP_UNCHANGED,
+    )
+    manager.normalize_path.value = True
+    manager.upgrade_configs.add(upgrade_type="websocket")
+    return manager
+
+
+def _chain(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.FilterChain:
+    return listener_components_pb2.FilterChain(
+        name=name,
+        filters=[
+            listener_components_pb2.Filter(
+                name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
+            )
+        ],
+    )
+
+
+def _address(address: str, port: int) -> address_pb2.Address:
+    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))

@@ -1,0 +1,94 @@
+"""Where an Envoy sidecar listens and forwards to: read from its node, and written into its resources' names.
+
+Resources are remembered by kind of client and name, so what a listener depends on must be in its name.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from proxyless.control_plane.resources.names import is_ip
+
+OUTBOUND_PORT = "PROXYLESS_OUTBOUND_PORT"
+INBOUND_PORT = "PROXYLESS_INBOUND_PORT"
+INBOUND_ADDRESS = "PROXYLESS_INBOUND_ADDRESS"
+APP_PORT = "PROXYLESS_APP_PORT"
+
+_OUTBOUND, _INBOUND = "outbound", "inbound"
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  Istio's inbound address
+
+
+@dataclass(frozen=True, slots=True)
+class InboundPort:
+    """address, port: what callers connect to. app: the application's port on loopback."""
+
+    address: str
+    port: int
+    app: int
+
+    @property
+    def listener(self) -> str:
+        return f"{_INBOUND}|{self.address}|{self.port}|{self.app}"
+
+    @property
+    def cluster(self) -> str:
+        """Istio's name of the cluster that is the application."""
+        return inbound_cluster_name(self.app)
+
+    @classmethod
+    def of_listener(cls, name: str) -> Self | None:
+        parts = name.split("|")
+        if len(parts) != 4 or parts[0] != _INBOUND:
+            return None
+        port, app = _port(parts[2]), _port(parts[3])
+        return cls(parts[1], port, app) if is_ip(parts[1]) and port and app else None
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPorts:
+    """outbound: the port on loopback that applications use as their HTTP proxy, 0 for none."""
+
+    outbound: int = 0
+    inbound: InboundPort | None = None
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        outbound = (f"{_OUTBOUND}|{self.outbound}",) if self.outbound else ()
+        return (*outbound, self.inbound.listener) if self.inbound else outbound
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        return (self.inbound.cluster,) if self.inbound else ()
+
+    @classmethod
+    def from_metadata(cls, fields: Any) -> Self:
+        """``fields`` of a node's metadata Struct; what is missing or is no port is not listened on."""
+
+        def port(key: str) -> int:
+            value = fields[key].number_value if key in fields else 0.0
+            return int(value) if 0 < value < 65536 and value == int(value) else 0
+
+        address = fields[INBOUND_ADDRESS].string_value if INBOUND_ADDRESS in fields else _EVERYWHERE
+        inbound, app = port(INBOUND_PORT), port(APP_PORT)
+        able = inbound and app and is_ip(address)
+        return cls(port(OUTBOUND_PORT), InboundPort(address, inbound, app) if able else None)
+
+
+def outbound_port(listener: str) -> int:
+    """The port in an outbound listener's name; 0 for another name."""
+    kind, separator, port = listener.partition("|")
+    return _port(port) if separator and kind == _OUTBOUND else 0
+
+
+def inbound_cluster_name(app: int) -> str:
+    return f"{_INBOUND}|{app}||"
+
+
+def inbound_cluster_port(name: str) -> int:
+    """The application's port in a cluster's name; 0 for another name."""
+    parts = name.split("|")
+    return _port(parts[1]) if len(parts) == 4 and parts[0] == _INBOUND and not parts[2] and not parts[3] else 0
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if number < 65536 else 0
