@@ -1,0 +1,48 @@
+"""What the ADS server needs of its neighbours. It serves whatever they give it."""
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from proxyless.control_plane.world import World
+from proxyless.model.spiffe import SpiffeId
+
+
+class Client(Protocol):
+    """Who asks, read from the xDS node."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def kind(self) -> enum.Enum: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def service_account(self) -> str: ...
+
+
+class Generated(Protocol):
+    """One resource. ``any`` is a google.protobuf.Any; ``notes`` say what this client was not sent, and why.
+
+    stand_in: it only says that there is no such thing.
+    """
+
+    @property
+    def any(self) -> Any: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    @property
+    def stand_in(self) -> bool: ...
+
+
+class Generator(Protocol):
+    """Resources as one world has them."""
+
+    def resources(self, client: Any, type_url: str, names: Iterable[str]) -> Mapping[str, Generated]:
+        """Resources by name, those that exist of ``names``; ``*`` asks for all there are for this client."""
+        ...
+
+
+MakeGenerator = Callable[[World], Generator]
+# Reads a Node message of a caller with this verified identity (None on the plaintext port).
+ReadNode = Callable[[Any, SpiffeId | None], Client]

@@ -1,0 +1,120 @@
+"""One connected client: who it is, its stream, and what the world holds for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+
+from proxyless.control_plane.ads.delta_stream import DeltaStream
+from proxyless.control_plane.ads.ports import Client, Generator
+from proxyless.control_plane.ads.state import SubscriptionState, Update
+from proxyless.control_plane.ads.status import ClientStatus, SyncState, TypeConfig, sync_state, type_status
+from proxyless.control_plane.ads.stream import Stream
+from proxyless.control_plane.type_urls import PUSH_ORDER, SHORT_NAMES, short_name
+from proxyless.model.errors import ProxylessError
+from proxyless.model.spiffe import SpiffeId
+
+logger = logging.getLogger("proxyless.ads")
+
+# The latest world's resources, and its generation.
+Current = Callable[[], tuple[Generator, int]]
+
+
+class TranslationError(ProxylessError):
+    """A defect of ours, met while making resources for a client that has none yet."""
+
+
+class Session:
+    """``wake`` is set whenever responses may be due; the servicer that writes them clears it."""
+
+    def __init__(
+        self,
+        client: Client,
+        service: str,
+        identity: SpiffeId | None,
+        *,
+        since: float,
+        current: Current,
+        stream: Stream | DeltaStream,
+    ) -> None:
+        self.client = client
+        self.service = service
+        self.identity = identity
+        self.stream = stream
+        self.wake = asyncio.Event()
+        self._since = since
+        self._current = current
+        self._notes: dict[str, tuple[str, ...]] = {}
+
+    def responses(self) -> Iterator[Update]:
+        """What is due to be sent now."""
+        generator, generation = self._current()
+        stand_ins: set[tuple[str, str]] = set()
+
+        def generate(type_url: str, names: AbstractSet[str]) -> Mapping[str, bytes]:
+            try:
+                found = generator.resources(self.client, type_url, names)
+            except Exception as error:
+                # A fault in one translation must not take away what the client runs on; without anything, it must fail.
+                logger.exception("cannot translate %s for %s", SHORT_NAMES[type_url], self.client.node_id)
+                if kept := dict(self.subscriptions[type_url].sent):
+                    return kept
+                raise TranslationError(f"cannot translate {SHORT_NAMES[type_url]}: {type(error).__name__}") from error
+            self._notes[type_url] = tuple(sorted({note for resource in found.values() for note in resource.notes}))
+            stand_ins.update((type_url, name) for name, resource in found.items() if resource.stand_in)
+            return {name: resource.any.value for name, resource in found.items()}
+
+        return self.stream.responses(generate, generation, stand_ins)
+
+    @property
+    def subscriptions(self) -> Mapping[str, SubscriptionState]:
+        return self.stream.subscriptions
+
+    @property
+    def delta(self) -> bool:
+        """Whether it speaks the incremental variant."""
+        return isinstance(self.stream, DeltaStream)
+
+    def settled(self, generation: int) -> bool:
+        return self.stream.settled(generation)
+
+    def status(self) -> ClientStatus:
+        return ClientStatus(
+            node=self.client.node_id,
+            kind=str(self.client.kind.value),
+            namespace=self.client.namespace,
+            service_account=self.client.service_account,
+            service=self.service,
+            identity=str(self.identity) if self.identity else "",
+            since=self._since,
+            types=tuple(config.status for config in self.configuration()),
+            delta=self.delta,
+            left_out=tuple(dict.fromkeys(note for notes in self._notes.values() for note in notes)),
+        )
+
+    def configuration(self) -> list[TypeConfig]:
+        """What it was sent and accepted, by type, in push order; types that we do not serve come last."""
+        found = self.subscriptions
+        order = [
+            *(known for known in PUSH_ORDER if known in found),
+            *(other for other in found if other not in PUSH_ORDER),
+        ]
+        return [
+            TypeConfig(
+                type_url,
+                type_status(found[type_url]),
+                found[type_url].sent,
+                found[type_url].accepted,
+                found[type_url].refusals,
+            )
+            for type_url in order
+        ]
+
+    @property
+    def refusals(self) -> list[str]:
+        """``type: the client's text`` for each type whose last response it refused."""
+        return [
+            f"{short_name(type_url)}: {subscription.error}"
+            for type_url, subscription in self.subscriptions.items()
+            if sync_state(subscription) is SyncState.NACKED
+        ]

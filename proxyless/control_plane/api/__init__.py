@@ -1,0 +1,1 @@
+"""The HTTP side of the control plane: health, metrics, and the JSON API behind the command line."""

@@ -1,0 +1,1 @@
+"""The running workloads: each is there for as long as its stream is."""

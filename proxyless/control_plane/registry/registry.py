@@ -1,0 +1,115 @@
+"""Which workloads are running. In memory, written through to the store so that a restart does not empty the mesh."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from proxyless.control_plane.store.store import Store, StoreError
+from proxyless.model.errors import ConfigurationError, IdentityError
+from proxyless.model.workload import Workload
+
+logger = logging.getLogger("proxyless.registry")
+
+# Seconds a workload of an earlier run is believed in without hearing of it.
+GRACE = 15.0
+MAX_WORKLOADS = 50_000
+
+
+@dataclass(eq=False, slots=True)
+class Registration:
+    """One stream's claim to a workload. Compared by identity: a newer stream for the same workload supersedes it."""
+
+    workload_id: str
+
+
+class Registry:
+    """changed: called after each change of ``workloads``. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        changed: Callable[[], None],
+        *,
+        grace: float = GRACE,
+        max_workloads: int = MAX_WORKLOADS,
+    ) -> None:
+        self._store = store
+        self._changed = changed
+        self._grace = grace
+        self._max_workloads = max_workloads
+        self._workloads: dict[str, Workload] = {}
+        self._owners: dict[str, Registration] = {}
+        self._frozen = False
+        self._grace_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def workloads(self) -> Mapping[str, Workload]:
+        """By id; a copy that later changes leave alone."""
+        return MappingProxyType(dict(self._workloads))
+
+    def restore(self, workloads: Iterable[Workload]) -> None:
+        """Take over what an earlier run knew; whoever is not back after the grace time is removed."""
+        self._workloads = {workload.id: workload for workload in workloads}
+        if self._workloads:
+            self._grace_timer = asyncio.get_running_loop().call_later(self._grace, self._end_grace)
+
+    def register(self, workload: Workload, registration: Registration | None = None) -> Registration:
+        """Put a workload, or news of it, into the registry; pass the registration of its stream after the first time.
+
+        Raises IdentityError if the id belongs to a workload of another identity, or the stream was superseded, and
+        ConfigurationError when the registry is full.
+        """
+        known = self._workloads.get(workload.id)
+        if known is not None and _identity(known) != _identity(workload):
+            raise IdentityError(f"workload id {workload.id!r} belongs to another service account")
+        if known is None and len(self._workloads) >= self._max_workloads:
+            raise ConfigurationError(f"the registry is full: it has {self._max_workloads} workloads")
+        if registration is None:
+            registration = Registration(workload.id)
+            self._owners[workload.id] = registration
+        elif self._owners.get(workload.id) is not registration:
+            raise IdentityError(f"workload {workload.id!r} is registered by a newer stream")
+        if known != workload:
+            self._workloads[workload.id] = workload
+            self._persist(partial(self._store.put_workload, workload))
+            logger.info("%s is %s at %s", workload.id, workload.state.value, workload.address)
+            self._changed()
+        return registration
+
+    def end(self, registration: Registration) -> None:
+        """Its stream ended: the workload is gone, at once."""
+        if self._frozen or self._owners.get(registration.workload_id) is not registration:
+            return
+        del self._owners[registration.workload_id]
+        self._remove([registration.workload_id])
+
+    def freeze(self) -> None:
+        """The control plane is going down: streams that end now say nothing about their workloads."""
+        self._frozen = True
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+
+    def _end_grace(self) -> None:
+        self._remove([known for known in self._workloads if known not in self._owners])
+
+    def _remove(self, ids: list[str]) -> None:
+        for workload_id in ids:
+            del self._workloads[workload_id]
+            self._persist(partial(self._store.delete_workload, workload_id))
+            logger.info("%s is gone", workload_id)
+        if ids:
+            self._changed()
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except StoreError as error:
+            # The running mesh is right without the store; only a restart would miss this.
+            logger.error("cannot keep the registry: %s", error)
+
+
+def _identity(workload: Workload) -> tuple[str, str]:
+    return workload.namespace, workload.service_account
