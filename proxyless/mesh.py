@@ -1,0 +1,185 @@
+"""The public face of the data plane: one object that gives transports, wraps applications, and can say why."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from proxyless.model.errors import ConfigurationError
+from proxyless.runtime import RESOLVE_TIMEOUT, RUNTIMES
+from proxyless.settings import load_settings
+
+if TYPE_CHECKING:
+    from proxyless.engine.explanation import Explanation
+    from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
+    from proxyless.transport.inbound.asgi import MeshASGI
+    from proxyless.transport.inbound.wsgi import MeshWSGI
+
+logger = logging.getLogger("proxyless")
+
+REGISTER_TIMEOUT = 5.0
+
+
+class Mesh:
+    """A process's place in the mesh.
+
+    Every argument has a variable in the environment and a field in gRPC's bootstrap file; arguments win over the
+    environment, the environment over the file.
+
+    control_plane: ``host:port`` of its TLS address (``PROXYLESS_CONTROL_PLANE``; default: what a control plane on this
+        machine wrote into the state dir, else ``127.0.0.1:15012``).
+    service, namespace, service_account: who this is (``PROXYLESS_SERVICE``, ``_NAMESPACE``, ``_SERVICE_ACCOUNT``;
+        default ``default`` for the last two). A mesh that only calls registers nothing.
+    labels: of this workload (``PROXYLESS_LABELS``, ``k=v,k=v``).
+    token_file: an enrolment token (``PROXYLESS_TOKEN_FILE``); without one, the dev token in the state dir.
+    state_dir: where the last known good configuration is kept (``PROXYLESS_STATE_DIR``;
+        default ``~/.local/state/proxyless``).
+    bootstrap: path of a gRPC bootstrap file, or its parsed JSON (``GRPC_XDS_BOOTSTRAP``,
+        ``GRPC_XDS_BOOTSTRAP_CONFIG``).
+
+    Creating it only reads these settings; it starts on first use, in a thread of its own, and again in a forked worker.
+    Raises ConfigurationError for settings that cannot be right.
+    """
+
+    def __init__(
+        self,
+        *,
+        control_plane: str | None = None,
+        service: str | None = None,
+        namespace: str | None = None,
+        service_account: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        token_file: str | Path | None = None,
+        state_dir: str | Path | None = None,
+        bootstrap: str | Path | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings = load_settings(
+            control_plane=control_plane,
+            service=service,
+            namespace=namespace,
+            service_account=service_account,
+            labels=labels,
+            token_file=token_file,
+            state_dir=state_dir,
+            bootstrap=bootstrap,
+        )
+        # For our own transports and commands; not part of the public interface.
+        self.runtime = RUNTIMES.acquire(self.settings)
+        self._closed = False
+
+    # ---- calling
+
+    def async_transport(self) -> "AsyncMeshTransport":
+        """A transport for ``httpx.AsyncClient`` and ``httpx2.AsyncClient``. Any event loop, or several, may use it."""
+        from proxyless.transport.httpx_adapter import AsyncMeshTransport
+
+        return AsyncMeshTransport(self.runtime)
+
+    def transport(self) -> "MeshTransport":
+        """A transport for ``httpx.Client`` and ``httpx2.Client``. Threads may share it."""
+        from proxyless.transport.httpx_adapter import MeshTransport
+
+        return MeshTransport(self.runtime)
+
+    def explain(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> "Explanation":
+        """What a request would meet now, and why, without sending it: route, split, endpoints, retries, timeouts, TLS.
+
+        Asks the control plane if the URL's host is new to this process. Raises ConfigurationError for what is no
+        ``http://HOST[:PORT]/PATH``, NotReadyError when the control plane does not answer within 10 s.
+        """
+        from proxyless.engine.explain import explain
+        from proxyless.engine.request import Request
+        from proxyless.engine.url import request_for
+
+        request: Request = request_for(method, url, headers or {})
+        snapshot = self.runtime.snapshot()
+        if request.target not in snapshot.listeners:
+            snapshot = self.runtime.resolve(request.target).result(RESOLVE_TIMEOUT + 1)
+        return explain(snapshot, request)
+
+    # ---- serving
+
+    def asgi(self, app: Any) -> "MeshASGI":
+        """The ASGI application ``app`` behind the mesh's inbound policy, identity, telemetry and context.
+
+        Under ``proxyless serve`` this is done already. Under another server nobody has verified the peer for the mesh:
+        callers are anonymous, and a ``STRICT`` port refuses them.
+        """
+        from proxyless.transport.inbound.asgi import MeshASGI
+
+        return MeshASGI(app, self.runtime)
+
+    def wsgi(self, app: Any) -> "MeshWSGI":
+        """The WSGI application ``app``, as ``asgi`` does it. WSGI shows no peer certificate: callers are anonymous."""
+        from proxyless.transport.inbound.wsgi import MeshWSGI
+
+        return MeshWSGI(app, self.runtime)
+
+    @contextlib.contextmanager
+    def register(
+        self, port: int | Mapping[str, int], *, address: str | None = None, mutual_tls: bool = False
+    ) -> Iterator[None]:
+        """Announce that this process serves on ``port`` (a number, or numbers by name) while the block runs.
+
+        address: where clients reach it; default: this machine's address toward the control plane. mutual_tls: whether
+        the port speaks the mesh's TLS, which ``proxyless serve`` does and most other servers do not.
+        Waits up to 5 s for the control plane; while that is away it goes on, and announces when it is back. Raises
+        ConfigurationError for what is no port.
+        """
+        ports = dict(port) if isinstance(port, Mapping) else {"": port}
+        for name, number in ports.items():
+            if not isinstance(number, int) or not 0 < number < 65536:
+                raise ConfigurationError(f"port {name or 'to register'} is {number!r}: give a number from 1 to 65535")
+        agent = self.runtime.agent
+        for number in ports.values():
+            agent.watch_inbound(number)
+        agent.register(ports, address=address, mutual_tls=mutual_tls)
+        if not agent.wait_registered(REGISTER_TIMEOUT):
+            logger.warning("not registered yet, going on: %s", agent.problem())
+        try:
+            yield
+        finally:
+            agent.unregister(set(ports.values()))
+
+    # ---- life
+
+    def wait_ready(self, timeout: float = 5.0) -> None:
+        """Return when identity and configuration can serve requests, live or last known good.
+
+        Raises NotReadyError after ``timeout`` seconds, saying what is missing and why.
+        """
+        self.runtime.agent.wait_ready(timeout)
+
+    async def ready(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109  # the public contract names it so
+        """``wait_ready`` for asyncio: waits without blocking the loop."""
+        await asyncio.to_thread(self.wait_ready, timeout)
+
+    def close(self) -> None:
+        """Deregister and stop the mesh's thread. Transports made here can no longer resolve new hosts. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            RUNTIMES.release(self.runtime)
+
+    async def aclose(self) -> None:
+        """``close`` without blocking the loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        self.runtime.agent  # noqa: B018  # starts it: the block wants a running mesh
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
