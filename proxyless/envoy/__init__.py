@@ -1,0 +1,1 @@
+"""Starts a real Envoy beside an application that is not Python: bootstrap, secrets over SDS, supervision."""

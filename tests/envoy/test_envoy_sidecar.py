@@ -1,0 +1,356 @@
+"""A real Envoy as a sidecar, beside Python services of the same mesh."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from envoy_mesh import STRICT, EnvoyMesh, Sidecar, alive, file_contents, plain_server, spiffe, until
+
+from proxyless.envoy.sidecar import Options
+from proxyless.envoy.sidecar import Sidecar as Launcher
+from proxyless.model.cluster import UpstreamTls
+from proxyless.settings import load_settings
+
+CANARY = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: hello}
+spec:
+  host: hello
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello}
+spec:
+  hosts: [hello]
+  http:
+  - route:
+    - {destination: {host: hello, subset: v1}, weight: %d}
+    - {destination: {host: hello, subset: v2}, weight: %d}
+"""
+ONE_REQUEST_EACH = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: turning}
+spec: {host: turning, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}
+"""
+REGISTRY_ONLY = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """hello, in two versions, is Python under ``proxyless serve``; plain, on ``port``, is behind ``side``."""
+
+    mesh: EnvoyMesh
+    side: Sidecar
+    port: int
+
+    @contextlib.contextmanager
+    def applied(self, text: str, *kinds: str) -> Iterator[None]:
+        """Configuration for a while; kinds: ``KIND/NAME/NAMESPACE`` of what is in it."""
+        self.mesh.apply(text)
+        try:
+            yield
+        finally:
+            for one in kinds:
+                kind, name, namespace = one.split("/")
+                self.mesh.run("delete", kind, name, "-n", namespace)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    # A short name: there are sockets in it.
+    mesh = EnvoyMesh(tmp_path_factory.mktemp("m"))
+    with plain_server("plain") as port:
+        try:
+            mesh.start_control_plane()
+            for version in ("v1", "v2"):
+                mesh.start_serving(version, "hello", "--label", f"version={version}")
+            side = mesh.sidecar("side", "plain", port)
+            for version in ("v1", "v2"):
+                mesh.wait_serving(version)
+            yield World(mesh, side, port)
+        finally:
+            mesh.close()
+
+
+def name_of(client: httpx2.Client, url: str) -> str | None:
+    """Who answers, None while nobody does."""
+    try:
+        answer = client.get(url)
+    except httpx2.TransportError:
+        return None
+    return str(answer.json()["name"]) if answer.status_code == 200 else None
+
+
+@contextlib.contextmanager
+def steady_calls(client: httpx2.Client, url: str) -> Iterator[list[Any]]:
+    """Calls without a pause while the block runs: names of who answered, and whatever else happened."""
+    seen: list[Any] = []
+    ended = threading.Event()
+
+    def call() -> None:
+        while not ended.is_set():
+            try:
+                answer = client.get(url)
+                seen.append(answer.json()["name"] if answer.status_code == 200 else answer)
+            except Exception as error:
+                seen.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+def assert_no_refusal(world: World) -> None:
+    until("SYNCED", lambda: {one["state"] for one in world.mesh.types("plain").values()} == {"SYNCED"})
+    counters = world.side.stats(r"update_rejected$|update_failure$|init_fetch_timeout$")
+    assert len(counters) > 3
+    refused = {name: value for name, value in counters.items() if value and "rejected" in name}
+    assert refused == {}
+    assert "Deprecated" not in world.mesh.log(world.side.name)
+
+
+def test_both_directions_under_strict(world: World) -> None:
+    mesh, side = world.mesh, world.side
+    with (
+        world.applied(STRICT, "PeerAuthentication/default/istio-system"),
+        httpx2.Client(transport=mesh.mesh("caller").transport()) as python,
+        side.client() as client,
+    ):
+        # From Python, over mutual TLS, to a server that knows nothing of it.
+        until("the sidecar", lambda: name_of(python, "http://plain/"))
+        answer = python.get("http://plain/a/../b", headers={"x-forwarded-client-cert": "By=me;URI=spiffe://evil/x"})
+        headers = answer.json()["headers"]
+        assert answer.headers["server"] == "istio-envoy"
+        proof = headers["x-forwarded-client-cert"].split(",")[-1]
+        assert proof.startswith(f"By={spiffe('plain')};Hash=")
+        assert f";URI={spiffe('caller')};" in proof
+        assert answer.json()["path"] == "/b"
+
+        # And from the application behind it to a Python service, by every name it has.
+        full = "hello.default.svc.cluster.local"
+        for host in ("hello", "hello:80", "HELLO", "hello.default", "hello.default.svc", full, f"{full}:80"):
+            until(host, lambda host=host: name_of(client, f"http://{host}/"))
+            assert client.get(f"http://{host}/").json()["peer"] == spiffe("plain")
+        # A plain request, not addressed as to a proxy, is routed by its Host header.
+        direct = httpx2.get(side.outbound, headers={"host": "hello"}, trust_env=False)
+        assert direct.json()["peer"] == spiffe("plain")
+        assert_no_refusal(world)
+
+        # STRICT: neither plaintext nor TLS without a certificate of the mesh.
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(f"http://{side.inbound}/", trust_env=False)
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(f"https://{side.inbound}/", verify=anybody, trust_env=False)
+
+        # PERMISSIVE for its namespace: plaintext again, and nobody's word for who he is.
+        permissive = STRICT.replace("istio-system", "default").replace("STRICT", "PERMISSIVE")
+        claims = {"x-forwarded-client-cert": f"URI={spiffe('caller')}", "x-envoy-original-path": "/admin"}
+        with (
+            world.applied(permissive, "PeerAuthentication/default/default"),
+            httpx2.Client(trust_env=False, headers=claims) as anonymous,
+        ):
+            until("plaintext", lambda: name_of(anonymous, f"http://{side.inbound}/"))
+            seen = anonymous.get(f"http://{side.inbound}/").json()["headers"]
+            assert not seen.keys() & claims.keys()
+            assert name_of(python, "http://plain/") == "plain"
+
+
+def test_keys_are_in_memory_only(world: World) -> None:
+    (private,) = world.mesh.temporary.iterdir()
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o077 for path in private.glob("*.sock")} == {0}
+    content = list(file_contents(private))
+    assert content
+    assert not [one for one in content if b"PRIVATE KEY" in one]
+
+
+def test_a_weight_change_drops_nothing(world: World) -> None:
+    kinds = ("VirtualService/hello/default", "DestinationRule/hello/default")
+    with world.applied(CANARY % (100, 0), *kinds), world.side.client() as client:
+        until("v1", lambda: name_of(client, "http://hello/") == "v1")
+        with steady_calls(client, "http://hello/") as seen:
+            until("a few calls", lambda: len(seen) > 20)
+            assert "v2" not in seen
+            world.mesh.apply(CANARY % (0, 100))
+            until("v2", lambda: seen[-1] == "v2")
+            world.mesh.apply(CANARY % (50, 50))
+            turned = len(seen)
+            until("both", lambda: {"v1", "v2"} <= set(map(str, seen[turned:])))
+        assert set(map(str, seen)) == {"v1", "v2"}
+        assert_no_refusal(world)
+
+
+@pytest.mark.parametrize("inbound", ["grpc=0", "0"])
+def test_grpc_between_two_sidecars(world: World, inbound: str) -> None:
+    """Over HTTP/2 all the way, whether the port's name says so or the caller's connection does."""
+
+    def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return request + dict(context.invocation_metadata())["x-forwarded-client-cert"].encode()
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    handler = grpc.unary_unary_rpc_method_handler(hello)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("greeter", {"Hello": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    name = f"greeter-{'named' if 'grpc' in inbound else 'sniffed'}"
+    address = world.side.outbound.removeprefix("http://")
+    try:
+        sidecar = world.mesh.sidecar(name, name, port, "--inbound-port", inbound)
+        number = sidecar.inbound.rpartition(":")[2]
+        options = [("grpc.default_authority", f"{name}:{number}"), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(address, options) as channel:
+            call = channel.unary_unary("/greeter/Hello")
+
+            def answered() -> bytes | None:
+                with contextlib.suppress(grpc.RpcError):
+                    return bytes(call(b"hello ", timeout=10))
+                return None
+
+            assert f"URI={spiffe('plain')}" in until("an answer", answered).decode()
+        assert world.mesh.terminate(name) == 0
+    finally:
+        server.stop(None).wait()
+
+
+def test_endpoints_come_and_go(world: World) -> None:
+    """By SIGTERM: callers learn of it before it ends, so that none of them notices."""
+    mesh = world.mesh
+    with (
+        plain_server("b") as port,
+        httpx2.Client(transport=mesh.mesh("caller").transport()) as python,
+        world.side.client() as client,
+    ):
+        for caller in (python, client):
+            until("the first", lambda caller=caller: name_of(caller, "http://plain/") == "plain")
+        with steady_calls(python, "http://plain/") as to_python, steady_calls(client, "http://plain/") as to_envoy:
+            second = mesh.sidecar("second", "plain", port)
+            for seen in (to_python, to_envoy):
+                until("the second", lambda seen=seen: "b" in seen)
+            assert mesh.terminate("second") == 0
+            assert not alive(second.envoy)
+            for seen in (to_python, to_envoy):
+                ended = len(seen)
+                until("calls after its end", lambda seen=seen, ended=ended: len(seen) > ended + 20)
+                assert set(map(str, seen)) == {"plain", "b"}
+                assert set(seen[ended + 1 :]) == {"plain"}
+    assert len(list(mesh.temporary.iterdir())) == 1
+
+
+def test_hosts_outside_the_mesh(world: World) -> None:
+    with plain_server("outside") as port, world.side.client() as client:
+        for host in ("127.0.0.1", "localhost"):
+            assert name_of(client, f"http://{host}:{port}/") == "outside"
+        assert client.get("http://nobody.invalid/").status_code == 503
+        assert tunnelled(world.side, f"127.0.0.1:{port}") == "200"
+        with world.applied(REGISTRY_ONLY, "ConfigMap/istio/istio-system"):
+            until("REGISTRY_ONLY", lambda: client.get(f"http://127.0.0.1:{port}/").status_code == 502)
+            assert tunnelled(world.side, f"127.0.0.1:{port}") == "502"
+            assert name_of(client, "http://plain/") == "plain"
+            assert_no_refusal(world)
+
+
+def tunnelled(sidecar: Sidecar, target: str) -> str:
+    """The status that a CONNECT is answered with."""
+    port = int(sidecar.outbound.rpartition(":")[2])
+
+    async def connect() -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n".encode())
+        try:
+            return (await reader.readline()).split()[1].decode()
+        finally:
+            writer.transport.abort()
+
+    return asyncio.run(connect())
+
+
+def test_a_new_certificate_arrives_without_a_restart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = world.mesh
+    monkeypatch.setattr("tempfile.tempdir", str(mesh.temporary))
+    settings = load_settings(
+        control_plane=mesh.addresses["xds_tls"], service="turning", state_dir=mesh.state_dir, environ={}
+    )
+    said: list[str] = []
+    identity = mesh.mesh("caller").runtime.identity
+
+    def presented() -> tuple[bytes, str]:
+        """The certificates that Envoy shows now: the one to its callers, and the hash of the one to those it calls."""
+        inbound, outbound = (re.search(pattern, " ".join(said)) for pattern in (r"on port (\S+) as", r"through (\S+),"))
+        assert inbound
+        assert outbound
+        context = identity.client_context(UpstreamTls(alpn=("http/1.1",)))
+        host, _, port = inbound[1].rpartition(":")
+        with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as tls:
+            certificate = tls.getpeercert(True)
+        assert certificate
+        # To itself: what it shows as a client is in what it tells its application.
+        answer = httpx2.get(outbound[1], headers={"host": "turning"}, trust_env=False)
+        client = re.search(r"Hash=(\w+)", answer.json()["headers"]["x-forwarded-client-cert"])
+        assert client
+        return certificate, client[1]
+
+    async def scenario(port: int) -> None:
+        options = Options(settings, app_port=port, outbound_port=0, concurrency=1, ttl=6.0)
+        launcher = Launcher(options, said.append)
+        running = asyncio.create_task(launcher.run())
+        with httpx2.Client(transport=mesh.mesh("caller").transport()) as python:
+            try:
+                assert await asyncio.to_thread(until, "the sidecar", lambda: name_of(python, "http://turning/"))
+                before = await asyncio.to_thread(presented)
+                with steady_calls(python, "http://turning/") as seen:
+                    for index in (0, 1):
+                        await asyncio.to_thread(
+                            until, "a new one", lambda index=index: presented()[index] != before[index]
+                        )
+                assert set(map(str, seen)) == {"turning"}
+                assert not running.done()
+            finally:
+                launcher.stop()
+                await running
+
+    # Each call on a connection of its own, for certificates are shown when one is made.
+    with plain_server("turning") as port, world.applied(ONE_REQUEST_EACH, "DestinationRule/turning/default"):
+        asyncio.run(scenario(port))
+
+
+def test_neither_outlives_the_other(world: World) -> None:
+    mesh = world.mesh
+    killed = mesh.sidecar("killed", "killed", world.port)
+    mesh.processes.kill("killed")
+    until("the end of Envoy", lambda: not alive(killed.envoy))
+
+    bereft = mesh.sidecar("bereft", "bereft", world.port)
+    process = mesh.processes._running.pop("bereft")
+    os.kill(bereft.envoy, signal.SIGKILL)
+    assert process.wait(10) == 1
+    assert "proxyless: Envoy ended by signal 9" in mesh.log("bereft")
+    names = {one["metadata"]["name"].partition("-")[0] for one in mesh.json("get", "workloads")["items"]}
+    assert names == {"hello", "plain"}
