@@ -1,0 +1,217 @@
+"""``proxyless request``: a request, or many, through the mesh, with what the mesh did about each."""
+
+import argparse
+import base64
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+
+from proxyless.cli import output
+from proxyless.cli.identity import add_identity, mesh_of
+from proxyless.cli.logs import OneLine
+from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_headers, add_output, parse_headers, parse_url
+from proxyless.engine.record import AttemptRecord, CallRecord
+from proxyless.engine.request import Request
+from proxyless.mesh import Mesh
+
+READY_TIMEOUT = 10.0
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "request",
+        "send a request, or many, through the mesh",
+        "proxyless request GET http://reviews/reviews/0 -H 'end-user: jason' -o json",
+    )
+    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("url", metavar="URL")
+    add_headers(parser)
+    parser.add_argument("-d", "--data", default="", help="the request's body")
+    parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="send it N times, one after the other")
+    parser.add_argument("--explain", action="store_true", help="say first why it goes where it goes, on stderr")
+    add_output(parser, "text", "json")
+    add_identity(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 if every request was answered, whatever the status; 1 if one was not; 130 for Ctrl-C, after what was done."""
+    headers = parse_headers(arguments.header)
+    request = parse_url(arguments.method, arguments.url, headers)
+    done: list[dict[str, Any]] = []
+    interrupted = False
+    with _warnings_once(), mesh_of(arguments) as mesh:
+        mesh.wait_ready(READY_TIMEOUT)
+        if arguments.explain:
+            for line in mesh.explain(arguments.method, arguments.url, dict(headers)).to_text():
+                output.message(line)
+        with httpx2.Client(transport=mesh.transport(), follow_redirects=False) as client:
+            try:
+                while len(done) < arguments.repeat:
+                    done.append(_send(client, arguments, headers))
+            except KeyboardInterrupt:
+                if not done:
+                    raise
+                interrupted = True
+        if any(one["error"] for one in done):
+            _say_if_outside(mesh, request)
+    _show(arguments, done)
+    if interrupted:
+        return 130
+    return 1 if any(one["error"] for one in done) else 0
+
+
+def _show(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
+    if arguments.repeat > 1:
+        summary = _summary(done)
+        if arguments.output == "json":
+            output.as_json({"summary": summary, "requests": done})
+        else:
+            _print_summary(summary)
+    elif arguments.output == "json":
+        output.as_json(done[0])
+    else:
+        _print(done[0])
+
+
+@contextlib.contextmanager
+def _warnings_once() -> Iterator[None]:
+    """What the mesh warns of goes to stderr, each text once: another try that fails the same way is no news."""
+    said: set[str] = set()
+
+    def news(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in said
+        said.add(text)
+        return not known
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("proxyless: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(news)
+    logger = logging.getLogger("proxyless")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _say_if_outside(mesh: Mesh, request: Request) -> None:
+    """A misspelled service looks like a host of the internet: say that the mesh had no part in the failure."""
+    listeners = mesh.runtime.snapshot().listeners
+    if request.target not in listeners or listeners[request.target] is not None:
+        return
+    output.message(f"proxyless: the mesh knows no {request.target}, so the request went there as it is")
+    if request.scheme == "https":
+        output.message("proxyless: services of the mesh are called with http://; the mesh itself encrypts")
+
+
+def positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _send(client: httpx2.Client, arguments: argparse.Namespace, headers: list[tuple[str, str]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        # As UTF-8, as curl does: httpx would refuse text that is not ASCII.
+        lines = [(name.encode(), value.encode()) for name, value in headers]
+        answer = client.request(arguments.method, arguments.url, headers=lines, content=arguments.data.encode())
+    except httpx2.InvalidURL as error:
+        raise UsageError(f"{arguments.url!r} is not a URL: {error}") from None
+    except httpx2.HTTPError as error:
+        return {"status": None, "error": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - started}
+    record: CallRecord | None = answer.extensions.get("proxyless")
+    return {
+        "status": answer.status_code,
+        "error": "",
+        "headers": answer.headers.multi_items(),
+        **_body(answer.content),
+        "seconds": time.perf_counter() - started,
+        **(_decision(record) if record is not None else {}),
+    }
+
+
+def _body(content: bytes) -> dict[str, str]:
+    """As text where it is text, else in base64: JSON holds no bytes."""
+    try:
+        return {"body": content.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(content).decode()}
+
+
+def _decision(record: CallRecord) -> dict[str, Any]:
+    last = record.attempts[-1] if record.attempts else None
+    return {
+        "endpoint": str(last.endpoint) if last else None,
+        "peer": last.peer if last else None,
+        "cluster": record.cluster.name if record.cluster else None,
+        "route": record.route,
+        "origin": record.origin,
+        "flags": [flag.value for flag in record.flags],
+        "reason": record.reason,
+        "attempts": [_attempt(attempt) for attempt in record.attempts],
+    }
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    phases = ("connect", "tls", "send", "wait")
+    return {
+        "number": attempt.number,
+        "endpoint": str(attempt.endpoint),
+        "status": attempt.status,
+        "failure": f"{attempt.failure.kind.value}: {attempt.failure.detail}" if attempt.failure else None,
+        "reused_connection": attempt.reused,
+        "seconds": {phase: getattr(attempt, phase) for phase in phases},
+    }
+
+
+def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
+    answered = [one for one in done if not one["error"]]
+    seconds = sorted(one["seconds"] for one in answered)
+
+    def counted(key: str) -> dict[str, int]:
+        return dict(Counter(str(one[key]) for one in answered if one.get(key)).most_common())
+
+    def percentile(share: float) -> float | None:
+        return seconds[min(len(seconds) - 1, int(share * len(seconds)))] if seconds else None
+
+    return {
+        "requests": len(done),
+        "statuses": counted("status"),
+        "clusters": counted("cluster"),
+        "endpoints": counted("endpoint"),
+        "retries": sum(max(0, len(one.get("attempts", ())) - 1) for one in answered),
+        "errors": dict(Counter(one["error"] for one in done if one["error"])),
+        "seconds": {"p50": percentile(0.5), "p90": percentile(0.9), "p99": percentile(0.99)},
+    }
+
+
+def _print(one: dict[str, Any]) -> None:
+    """As curl -i shows it: the head, an empty line, the body."""
+    if one["error"]:
+        output.message(f"proxyless: {one['error']}")
+        return
+    output.data(f"HTTP {one['status']}")
+    for name, value in one["headers"]:
+        output.data(f"{name}: {value}")
+    output.data("")
+    if body := one.get("body", "(binary; -o json shows it in base64)"):
+        output.data(body)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    rows: list[tuple[str, str, str, str]] = []
+    for what in ("statuses", "clusters", "endpoints", "errors"):
+        for value, count in summary[what].items():
+            rows.append((what, value, str(count), f"{count / summary['requests']:.1%}"))
+    output.table(("", "VALUE", "REQUESTS", "SHARE"), rows)
+    times = ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in summary["seconds"].items() if value is not None)
+    output.message(f"{summary['requests']} requests, {summary['retries']} retries, {times}")
