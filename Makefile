@@ -1,0 +1,37 @@
+# Every target sets up what it needs; no root, nothing outside this folder (PYTHON=python3.12 picks another interpreter).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml
+	@echo "==> creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "proxyless needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> installing proxyless and its tools"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## a whole mesh on this machine: a canary rollout, measured
+	@$(BIN)/proxyless demo
+
+test: $(READY)  ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## style, types, layer rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## what one request costs, beside plain clients
+	@$(BIN)/python benchmarks/request_cost.py
+
+clean:  ## remove everything the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
