@@ -14,7 +14,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     if told.outcome == "passthrough":
         yield told.reason
         return
-    yield f"listener {told.listener}, routes {told.route_configuration}, {told.config} generation {told.generation}"
+    source = f"from the {told.config} (snapshot {told.generation})"
+    yield f"listener {told.listener}, routes {told.route_configuration}, {source}"
     if told.virtual_host:
         yield f"virtual host {told.virtual_host} ({', '.join(told.domains)})"
     for check in told.routes:

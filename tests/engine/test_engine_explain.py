@@ -95,7 +95,7 @@ def test_forward_as_data() -> None:
 def test_forward_as_text() -> None:
     text = "\n".join(explain(SNAPSHOT, request("/reviews/1")).to_text())
     for line in (
-        "listener reviews:9080, routes 9080, control-plane generation 3",
+        "listener reviews:9080, routes 9080, from the control-plane (snapshot 3)",
         "[0] VirtualService default/reviews http[0]: no: header end-user is absent",
         "-> [1] VirtualService default/reviews http[1]: matches",
         "90% cluster v1 (ROUND_ROBIN, http/1.1)",
