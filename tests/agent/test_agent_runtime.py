@@ -20,7 +20,7 @@ def test_a_question_has_an_end(away: Runtime) -> None:
     try:
         given_up, asked = away.resolve("a:80", within=0.2), away.resolve("b:80", within=0.2)
         assert given_up.cancel()
-        with pytest.raises(NotReadyError, match="no answer about b:80 from the control plane in 0.2 s"):
+        with pytest.raises(NotReadyError, match="no answer about b:80 from the control plane"):
             asked.result(20)
         with pytest.raises(CancelledError):
             given_up.result(20)

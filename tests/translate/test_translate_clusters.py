@@ -478,3 +478,19 @@ def test_an_envoy_may_ask_for_every_cluster() -> None:
     assert list(translator.resources(ENVOY, type_urls.CLUSTER, ["*"])) == list(names)
     assert translator.resources(LIBRARY, type_urls.CLUSTER, []) == {}
     assert translator.resources(ENVOY, "type.googleapis.com/unknown", ["x"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "stand_in"),
+    [
+        (NAME, False),
+        (f"outbound|80|v1|{HOST}", False),  # a subset without members is one all the same
+        (f"outbound|80|v2|{HOST}", True),
+        (f"outbound|81||{HOST}", True),
+        ("outbound|80||nobody.default.svc.cluster.local", True),
+    ],
+)
+@pytest.mark.parametrize("type_url", [type_urls.CLUSTER, type_urls.ENDPOINT])
+def test_what_stands_for_something_that_does_not_exist_says_so(type_url: str, name: str, stand_in: bool) -> None:
+    translator = ruled("subsets: [{name: v1, labels: {version: v1}}]")
+    assert translator.resources(LIBRARY, type_url, [name])[name].stand_in is stand_in

@@ -16,7 +16,7 @@ import uvloop
 from outbound_support import URL, FakeRuntime, Peer, cluster, echo, eventually, mesh, run, snapshot
 
 from proxyless.model.cluster import Cluster, Endpoint
-from proxyless.model.snapshot import EMPTY, Snapshot
+from proxyless.model.snapshot import EMPTY
 from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
 from proxyless.transport.pool.store import Store
 
@@ -148,7 +148,7 @@ def test_a_request_given_up_while_its_target_is_asked_for_takes_its_question_bac
     """Or the answer, an error most likely, would come to a future that nobody reads."""
 
     async def scenario() -> None:
-        runtime = FakeRuntime(Snapshot())
+        runtime = FakeRuntime(EMPTY)
         async with httpx.AsyncClient(transport=AsyncMeshTransport(runtime)) as client:
             asking = asyncio.create_task(client.get("http://pending/"))
             await eventually(lambda: bool(runtime.pending))
