@@ -178,6 +178,7 @@ class ControlPlane:
         self._grpc_servers.append(server)
         self.addresses["xds"] = join_address(options.xds_address[0], port)
         self._run(certificate.run())
+        self._run(self._registry.watch())
         self._run(self._configuration.watch())
 
     def _serve_http(self) -> None:

@@ -65,6 +65,31 @@ def test_a_newer_stream_of_a_workload_supersedes_the_older() -> None:
     assert not f.registry.workloads
 
 
+def test_who_left_while_the_control_plane_stood_still_may_come_back() -> None:
+    """To a workload, a stopped process or a paused machine is a dead control plane: it leaves, and tries again."""
+
+    async def scenario() -> None:
+        now = [0.0]
+        f = Fixture(grace=0.2, clock=lambda: now[0])
+        watching = asyncio.create_task(f.registry.watch())
+        await asyncio.sleep(0)
+        streams = [f.register(name) for name in ("back", "slow", "dead")]
+        now[0] += 30
+        for stream in streams:
+            f.registry.end(stream)
+        assert set(f.registry.workloads) == {"back", "slow", "dead"}
+        back = f.register("back")
+        async with asyncio.timeout(DEADLINE):
+            while set(f.registry.workloads) != {"back"}:
+                await asyncio.sleep(0.01)
+        now[0] += 1
+        f.registry.end(back)  # by now a stream that ends is an end again
+        assert not f.registry.workloads
+        watching.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_an_id_cannot_be_taken_over_by_another_identity() -> None:
     f = Fixture()
     f.register("a")

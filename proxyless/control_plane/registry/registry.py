@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,10 @@ logger = logging.getLogger("proxyless.registry")
 
 # Seconds a workload of an earlier run is believed in without hearing of it.
 GRACE = 15.0
+# A control plane that stood still for so many seconds (a stopped process, a paused machine) looked dead to workloads:
+# they left it, and are on their way back. Their keepalive gives up after 10.
+STALL = 5.0
+_BEAT = 1.0
 MAX_WORKLOADS = 50_000
 
 
@@ -26,7 +31,7 @@ class Registration:
 
 
 class Registry:
-    """changed: called after each change of ``workloads``. Belongs to one event loop."""
+    """changed: called after each change of ``workloads``. clock: monotonic seconds. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class Registry:
         *,
         grace: float = GRACE,
         max_workloads: int = MAX_WORKLOADS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._changed = changed
@@ -44,6 +50,9 @@ class Registry:
         self._owners: dict[str, Registration] = {}
         self._frozen = False
         self._grace_timer: asyncio.TimerHandle | None = None
+        self._clock = clock
+        self._last_beat = float("inf")
+        self._doubt_until = float("-inf")
 
     @property
     def workloads(self) -> Mapping[str, Workload]:
@@ -54,7 +63,7 @@ class Registry:
         """Take over what an earlier run knew; whoever is not back after the grace time is removed."""
         self._workloads = {workload.id: workload for workload in workloads}
         if self._workloads:
-            self._grace_timer = asyncio.get_running_loop().call_later(self._grace, self._end_grace)
+            self._begin_grace()
 
     def register(self, workload: Workload, registration: Registration | None = None) -> Registration:
         """Put a workload, or news of it, into the registry; pass the registration of its stream after the first time.
@@ -80,17 +89,46 @@ class Registry:
         return registration
 
     def end(self, registration: Registration) -> None:
-        """Its stream ended: the workload is gone, at once."""
+        """Its stream ended: the workload is gone, at once, unless it had reason to believe that we were."""
         if self._frozen or self._owners.get(registration.workload_id) is not registration:
             return
         del self._owners[registration.workload_id]
-        self._remove([registration.workload_id])
+        self._notice_stall()
+        if self._clock() < self._doubt_until:
+            logger.info(
+                "%s left while we stood still; it has %.0f s to come back", registration.workload_id, self._grace
+            )
+        else:
+            self._remove([registration.workload_id])
 
     def freeze(self) -> None:
         """The control plane is going down: streams that end now say nothing about their workloads."""
         self._frozen = True
         if self._grace_timer is not None:
             self._grace_timer.cancel()
+
+    async def watch(self) -> None:
+        """Notice when this process stands still; until cancelled."""
+        while True:
+            self._notice_stall()
+            self._last_beat = self._clock()
+            await asyncio.sleep(_BEAT)
+
+    def _notice_stall(self) -> None:
+        """Asked before a stream's end is believed, too: it may be heard of before the heartbeat."""
+        now = self._clock()
+        if now - self._last_beat > STALL + _BEAT:
+            logger.warning(
+                "this process stood still for %.0f s; workloads that left may come back", now - self._last_beat
+            )
+            self._last_beat = now
+            self._doubt_until = now + self._grace
+            self._begin_grace()
+
+    def _begin_grace(self) -> None:
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+        self._grace_timer = asyncio.get_running_loop().call_later(self._grace, self._end_grace)
 
     def _end_grace(self) -> None:
         self._remove([known for known in self._workloads if known not in self._owners])
