@@ -8,7 +8,7 @@ import logging
 import re
 import ssl
 import time
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -19,6 +19,7 @@ from proxyless.engine.inbound import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
 from proxyless.transport.inbound.connection import Connection, examine
+from proxyless.transport.inbound.joined_writes import JoinedWrites
 from proxyless.transport.inbound.runtime import InboundRuntime
 
 log = logging.getLogger("proxyless.inbound")
@@ -66,7 +67,7 @@ class MeshProtocol(HttpToolsProtocol):
             self.ws_protocol_class = functools.partial(self._websocket, self.ws_protocol_class)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         port = self.server[1] if self.server else None
         try:
