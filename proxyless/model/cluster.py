@@ -93,6 +93,17 @@ class DropOverload:
     parts_per_million: int
 
 
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """Retries in flight, as a share of a cluster's requests in flight (Envoy's CircuitBreakers.RetryBudget).
+
+    percent: 0 to 100. minimum: retries that are always allowed.
+    """
+
+    percent: float = 20.0
+    minimum: int = 3
+
+
 class ClusterKind(enum.Enum):
     ENDPOINTS = "endpoints"  # EDS or static: use ``localities``
     DNS = "dns"  # resolve each endpoint's address, use every answer (STRICT_DNS)
@@ -104,9 +115,11 @@ class Cluster:
     """A group of endpoints that serve the same thing, with how to reach them.
 
     connect_timeout: seconds (Istio's default 10). max_requests_per_connection: 0 for no limit. idle_timeout: seconds
-    that an unused connection is kept, None for 1 hour (Envoy's default). service, service_namespace: for Istio's
-    ``destination_service*`` labels, from the metadata the control plane sends. problem: set when the cluster was
-    named by a route but the control plane does not have it; calls answer 503.
+    that an unused connection is kept, None for 1 hour (Envoy's default).
+    max_connections, max_pending_requests, max_requests, max_retries: what one process may have open or in flight to
+    the cluster (Envoy's circuit_breakers, priority DEFAULT), None for no limit; retry_budget replaces max_retries.
+    service, service_namespace: for Istio's ``destination_service*`` labels, from the metadata the control plane sends.
+    problem: set when the cluster was named by a route but the control plane does not have it; calls answer 503.
     """
 
     name: str
@@ -119,6 +132,11 @@ class Cluster:
     connect_timeout: float = 10.0
     max_requests_per_connection: int = 0
     idle_timeout: float | None = None
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
+    retry_budget: RetryBudget | None = None
     service: str = ""
     service_namespace: str = ""
     service_host: str = ""

@@ -18,6 +18,7 @@ from proxyless.model.cluster import (
     LoadBalancer,
     Locality,
     Protocol,
+    RetryBudget,
     UpstreamTls,
 )
 from proxyless.model.inbound import MutualTls
@@ -158,8 +159,12 @@ def test_the_eds_name() -> None:
     ("source", "field"),
     [
         ("outlier_detection {}", "outlier_detection"),
-        ("circuit_breakers { thresholds { max_requests { value: 7 } } }", "circuit_breakers.max_requests"),
-        ("circuit_breakers { thresholds { retry_budget {} } }", "circuit_breakers.retry_budget"),
+        (
+            "circuit_breakers { thresholds { max_connection_pools { value: 7 } } }",
+            "circuit_breakers.max_connection_pools",
+        ),
+        ("circuit_breakers { thresholds { priority: HIGH } }", "circuit_breakers.thresholds of priority HIGH"),
+        ("circuit_breakers { per_host_thresholds {} }", "circuit_breakers.per_host_thresholds"),
         ("common_lb_config { zone_aware_lb_config {} }", "common_lb_config.zone_aware_lb_config"),
         (
             "health_checks { timeout { seconds: 1 } interval { seconds: 1 } tcp_health_check {} "
@@ -176,8 +181,47 @@ def test_what_is_not_acted_on_is_reported(source: str, field: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("thresholds", "limits", "budget"),
+    [
+        ("", (None, None, None, None), None),
+        ("thresholds {}", (None, None, None, None), None),
+        (
+            "thresholds { max_connections { value: 1 } max_pending_requests { value: 2 } "
+            "max_requests { value: 3 } max_retries { value: 0 } }",
+            (1, 2, 3, 0),
+            None,
+        ),
+        ("thresholds { max_connections { value: 4294967295 } max_requests { value: 5 } }", (None, None, 5, None), None),
+        (
+            "thresholds { priority: HIGH max_requests { value: 1 } } thresholds { max_requests { value: 2 } } "
+            "thresholds { max_requests { value: 3 } }",
+            (None, None, 2, None),
+            None,
+        ),
+        ("thresholds { retry_budget {} }", (None, None, None, None), RetryBudget(20.0, 3)),
+        (
+            "thresholds { retry_budget { budget_percent { value: 0 } min_retry_concurrency { value: 9 } } }",
+            (None, None, None, None),
+            RetryBudget(0.0, 9),
+        ),
+    ],
+)
+def test_limits_are_those_of_the_default_priority(
+    thresholds: str, limits: tuple[int | None, ...], budget: RetryBudget | None
+) -> None:
+    found = compiled(f"circuit_breakers {{ {thresholds} }}").cluster
+    told = (found.max_connections, found.max_pending_requests, found.max_requests, found.max_retries)
+    assert told == limits
+    assert found.retry_budget == budget
+
+
+@pytest.mark.parametrize(
     ("source", "error"),
     [
+        (
+            "circuit_breakers { thresholds { retry_budget { budget_percent { value: 101 } } } }",
+            "from 0 to 100, not 101",
+        ),
         ('cluster_type { name: "envoy.clusters.aggregate" }', "cluster_type envoy.clusters.aggregate is not supported"),
         ("type: 99", "type 99 is not supported"),
         ('eds_cluster_config { eds_config { path: "/x" } }', "eds_config is path: only ads and self"),

@@ -7,7 +7,15 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, LocalityEndpoints, Protocol, UpstreamTls
+from proxyless.model.cluster import (
+    Cluster,
+    ClusterKind,
+    Endpoint,
+    LocalityEndpoints,
+    Protocol,
+    RetryBudget,
+    UpstreamTls,
+)
 from proxyless.xds_client.compile import metadata, tls
 from proxyless.xds_client.compile.balancing import balancer
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, seconds, set_fields, text_map, unpack
@@ -29,7 +37,6 @@ _IGNORED_HTTP = ("http_filters", "hash_policy", "request_mirror_policies", "retr
 _IGNORED_COMMON_HTTP = ("max_connection_duration", "max_stream_duration", "max_headers_count")
 # Istio and Envoy spell "no limit" as the largest uint32.
 _NO_LIMIT = 2**32 - 1
-_ENVOY_LIMITS = {"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 1024, "max_retries": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def _cluster(message: Any) -> ClusterSpec:
     http = _http(message, ignored)
     ignored += set_fields(message, _IGNORED)
     ignored += set_fields(message.common_lb_config, _IGNORED_COMMON_LB, "common_lb_config")
-    ignored += _circuit_breakers(message.circuit_breakers)
+    limits = _limits(message.circuit_breakers, ignored)
     timeout = (
         seconds(message.connect_timeout, "connect_timeout") if message.HasField("connect_timeout") else _CONNECT_TIMEOUT
     )
@@ -109,6 +116,11 @@ def _cluster(message: Any) -> ClusterSpec:
         connect_timeout=timeout,
         max_requests_per_connection=http.max_requests,
         idle_timeout=http.idle_timeout,
+        max_connections=limits.max_connections,
+        max_pending_requests=limits.max_pending_requests,
+        max_requests=limits.max_requests,
+        max_retries=limits.max_retries,
+        retry_budget=limits.retry_budget,
         service=service,
         service_namespace=namespace,
         service_host=host,
@@ -205,18 +217,43 @@ def _protocol(options: Any, ignored: list[str]) -> Protocol:
     return Protocol.HTTP1
 
 
-def _circuit_breakers(breakers: Any) -> list[str]:
-    """Limits that would limit something: not Istio's "no limit", nor Envoy's own defaults spelled out."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
+    retry_budget: RetryBudget | None = None
+
+
+def _limits(breakers: Any, ignored: list[str]) -> _Limits:
+    """Of the first threshold of priority DEFAULT (gRFC A32). What is not said is no limit, where Envoy has 1024 and 3:
+    Istio always says it, and no limit is what a process that dials by itself has.
+    """
+    found: Any = None
     for thresholds in breakers.thresholds:
-        for field, usual in _ENVOY_LIMITS.items():
-            if thresholds.HasField(field) and getattr(thresholds, field).value not in (_NO_LIMIT, usual):
-                found.append(f"circuit_breakers.{field}")
-        found += [
-            f"circuit_breakers.{field}"
-            for field in ("retry_budget", "max_connection_pools")
-            if thresholds.HasField(field)
-        ]
+        if thresholds.priority != 0:
+            ignored.append("circuit_breakers.thresholds of priority HIGH")
+        elif found is None:
+            found = thresholds
     if breakers.per_host_thresholds:
-        found.append("circuit_breakers.per_host_thresholds")
-    return found
+        ignored.append("circuit_breakers.per_host_thresholds")
+    if found is None:
+        return _Limits()
+    ignored += set_fields(found, ("max_connection_pools",), "circuit_breakers")
+    limits = (
+        getattr(found, name).value if found.HasField(name) and getattr(found, name).value != _NO_LIMIT else None
+        for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    )
+    return _Limits(*limits, _retry_budget(found.retry_budget) if found.HasField("retry_budget") else None)
+
+
+def _retry_budget(budget: Any) -> RetryBudget:
+    percent, minimum = budget.budget_percent, budget.min_retry_concurrency
+    unset = RetryBudget()
+    if budget.HasField("budget_percent") and not 0 <= percent.value <= 100:
+        raise FieldError(f"circuit_breakers.retry_budget.budget_percent must be from 0 to 100, not {percent.value:g}")
+    return RetryBudget(
+        percent.value if budget.HasField("budget_percent") else unset.percent,
+        minimum.value if budget.HasField("min_retry_concurrency") else unset.minimum,
+    )
