@@ -15,7 +15,7 @@ from proxyless.cli import output
 from proxyless.cli.identity import add_identity, mesh_of
 from proxyless.cli.logs import OneLine
 from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_headers, add_output, parse_headers, parse_url
-from proxyless.engine.record import AttemptRecord, CallRecord
+from proxyless.engine.record import PHASES, AttemptRecord, CallRecord
 from proxyless.engine.request import Request
 from proxyless.mesh import Mesh
 
@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         if any(one["error"] for one in done):
             _say_if_outside(mesh, request)
     _show(arguments, done)
+    if arguments.explain:
+        _print_phases(_summary(done)["phases"], arguments.repeat > 1)
     if interrupted:
         return 130
     return 1 if any(one["error"] for one in done) else 0
@@ -157,19 +159,19 @@ def _decision(record: CallRecord) -> dict[str, Any]:
         "origin": record.origin,
         "flags": [flag.value for flag in record.flags],
         "reason": record.reason,
+        "phases": record.phases(),
         "attempts": [_attempt(attempt) for attempt in record.attempts],
     }
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
-    phases = ("connect", "tls", "send", "wait")
     return {
         "number": attempt.number,
         "endpoint": str(attempt.endpoint),
         "status": attempt.status,
         "failure": f"{attempt.failure.kind.value}: {attempt.failure.detail}" if attempt.failure else None,
         "reused_connection": attempt.reused,
-        "seconds": {phase: getattr(attempt, phase) for phase in phases},
+        "seconds": {phase: getattr(attempt, phase) for phase in PHASES},
     }
 
 
@@ -179,6 +181,10 @@ def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
 
     def counted(key: str) -> dict[str, int]:
         return dict(Counter(str(one[key]) for one in answered if one.get(key)).most_common())
+
+    def middle(phase: str) -> float | None:
+        passed = sorted(one["phases"][phase] for one in answered if phase in one.get("phases", ()))
+        return passed[len(passed) // 2] if passed else None
 
     def percentile(share: float) -> float | None:
         return seconds[min(len(seconds) - 1, int(share * len(seconds)))] if seconds else None
@@ -191,6 +197,7 @@ def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
         "retries": sum(max(0, len(one.get("attempts", ())) - 1) for one in answered),
         "errors": dict(Counter(one["error"] for one in done if one["error"])),
         "seconds": {"p50": percentile(0.5), "p90": percentile(0.9), "p99": percentile(0.99)},
+        "phases": {phase: middle(phase) for phase in ("policy", *PHASES)},
     }
 
 
@@ -205,6 +212,13 @@ def _print(one: dict[str, Any]) -> None:
     output.data("")
     if body := one.get("body", "(binary; -o json shows it in base64)"):
         output.data(body)
+
+
+def _print_phases(phases: dict[str, float | None], several: bool) -> None:
+    """On stderr, as what ``--explain`` says before."""
+    times = ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in phases.items() if value is not None)
+    if times:
+        output.message(f"time{' (medians)' if several else ''}: {times}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from proxyless.engine.steps import Failed, Flag
 from proxyless.model.cluster import Cluster, Endpoint
 
+# The durations of an attempt, in the order in which they pass.
+PHASES = ("queue", "resolve", "connect", "tls", "send", "wait", "receive")
 _ORDER = {flag: place for place, flag in enumerate(Flag)}
 
 
@@ -12,7 +14,8 @@ _ORDER = {flag: place for place, flag in enumerate(Flag)}
 class AttemptRecord:
     """One attempt. Times are monotonic seconds; durations are seconds, None where they do not apply.
 
-    connect, tls: setting up a connection. send: the request. wait: until the response head. reused: the connection had
+    queue: until there was room for it in the pool. resolve, connect, tls: setting up a connection. send: the request.
+    wait: from then until the response head. receive: from then until the end of the body. reused: the connection had
     served before. peer: the SPIFFE ID that the endpoint proved. These are the transport's to fill.
     """
 
@@ -22,10 +25,13 @@ class AttemptRecord:
     ended: float | None = None
     status: int | None = None
     failure: Failed | None = None
+    queue: float | None = None
+    resolve: float | None = None
     connect: float | None = None
     tls: float | None = None
     send: float | None = None
     wait: float | None = None
+    receive: float | None = None
     reused: bool | None = None
     peer: str | None = None
 
@@ -35,7 +41,7 @@ class CallRecord:
     """One call. ``route`` is the route's name and ``origin`` the rule it was written in; both may be empty.
 
     status: of the response that the application gets, None while there is none. reason: for people, why the mesh
-    decided.
+    decided. policy: seconds spent on deciding, all attempts together.
     """
 
     target: str
@@ -49,6 +55,16 @@ class CallRecord:
     status: int | None = None
     reason: str = ""
     ended: float | None = None
+    policy: float = 0.0
+
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase: ``policy``, and the attempts' own, summed; those that did not pass are left out."""
+        found = {"policy": self.policy}
+        for name in PHASES:
+            passed = [seconds for attempt in self.attempts if (seconds := getattr(attempt, name)) is not None]
+            if passed:
+                found[name] = sum(passed)
+        return found
 
     def flag(self, flag: Flag) -> None:
         """Adds a response flag once; they stay in Envoy's order."""

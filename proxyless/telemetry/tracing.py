@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from proxyless.engine.record import PHASES
 from proxyless.engine.request import Request
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.trace_context import TraceContext
@@ -92,8 +93,13 @@ class Span:
                 outcome["error.message"] = attempt.failure.detail[:_ATTRIBUTE_LIMIT]
             if attempt.peer:
                 outcome["peer.identity"] = attempt.peer
+            for phase in PHASES:
+                if (seconds := getattr(attempt, phase)) is not None:
+                    outcome[f"proxyless.phase.{phase}"] = seconds
             at = now - int((now_monotonic - attempt.started) * 1e9)
             span.add_event("attempt", outcome, timestamp=at)
+        for name, seconds in record.phases().items():
+            span.set_attribute(f"proxyless.phase.{name}", seconds)
         if record.cluster is not None:
             span.set_attribute("upstream_cluster", record.cluster.name)
         if record.attempts:

@@ -685,7 +685,52 @@ def test_redirects_are_the_librarys(which: Which) -> None:
     run(scenario())
 
 
-def test_trace_events(which: Which) -> None:
+def test_trace_events_are_httpcores(which: Which) -> None:
+    """The same names in the same order as the plain client's, over the whole life of a connection."""
+
+    async def events_of(client: Any, is_async: bool, url: str) -> list[tuple[str, frozenset[str]]]:
+        events: list[tuple[str, frozenset[str]]] = []
+
+        def trace(name: str, info: dict[str, Any]) -> None:
+            events.append((name, frozenset(info)))
+            if name == "connection.connect_tcp.complete":
+                assert info["return_value"].get_extra_info("server_addr")[0] == "127.0.0.1"
+            if name == "http11.receive_response_headers.complete":
+                version, status, reason, headers = info["return_value"]
+                assert (version, status, reason) == (b"HTTP/1.1", 200, b"OK")
+                assert headers == [(b"content-length", headers[0][1])]
+
+        async def atrace(name: str, info: dict[str, Any]) -> None:
+            trace(name, info)
+
+        for content in (None, b"body"):
+            request = client.build_request("POST", url, content=content)
+            request.extensions["trace"] = atrace if is_async else trace
+            response = await client.send(request) if is_async else client.send(request)
+            assert response.status_code == 200
+        return events
+
+    async def scenario() -> None:
+        with mesh(echo) as (server, runtime):
+            async with Client(*which, runtime) as client:
+                ours = await events_of(client.client, client.is_async, URL)
+            url = f"http://127.0.0.1:{server.port}/"
+            if client.is_async:
+                async with client.module.AsyncClient() as plain:
+                    theirs = await events_of(plain, True, url)
+            else:
+                # The plain client blocks, and the server has a thread of its own.
+                with client.module.Client() as plain:
+                    theirs = await events_of(plain, False, url)
+        assert ours == theirs
+
+    run(scenario())
+
+
+def test_a_trace_is_told_of_failures(which: Which) -> None:
+    async def hang_up(peer: Peer) -> None:
+        await peer.head()
+
     async def scenario() -> None:
         events: list[str] = []
 
@@ -695,16 +740,10 @@ def test_trace_events(which: Which) -> None:
         async def atrace(name: str, info: dict[str, Any]) -> None:
             events.append(name)
 
-        with mesh(echo) as (_, runtime):
+        with mesh(hang_up, retry=None) as (_, runtime):
             async with Client(*which, runtime) as client:
-                await client.get(extensions={"trace": atrace if client.is_async else trace})
-        assert events == [
-            "connection.connect_tcp.started",
-            "connection.connect_tcp.complete",
-            "http11.send_request_headers.started",
-            "http11.send_request_headers.complete",
-            "http11.receive_response_headers.started",
-            "http11.receive_response_headers.complete",
-        ]
+                response = await client.get(extensions={"trace": atrace if client.is_async else trace})
+                assert response.status_code == 503
+        assert events[-1] == "http11.receive_response_headers.failed"
 
     run(scenario())

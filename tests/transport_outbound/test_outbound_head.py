@@ -13,7 +13,7 @@ NOTHING = Framing("", 0)
 
 
 def test_a_plain_head() -> None:
-    head, keep = serialise(
+    head, keep, _ = serialise(
         "GET", "/a?b=1", "reviews:9080", [("accept", "*/*"), ("x", "caf\xe9"), ("empty", "")], NOTHING
     )
     assert head == b"GET /a?b=1 HTTP/1.1\r\nhost: reviews:9080\r\naccept: */*\r\nx: caf\xe9\r\nempty: \r\n\r\n"
@@ -33,7 +33,7 @@ def test_what_belongs_to_the_connection_is_ours() -> None:
         ("host", "other"),
         ("x-kept", "1"),
     ]
-    head, keep = serialise("POST", "/", "reviews", headers, CHUNKED)
+    head, keep, _ = serialise("POST", "/", "reviews", headers, CHUNKED)
     assert head == (
         b"POST / HTTP/1.1\r\nhost: reviews\r\nx-kept: 1\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     )
@@ -94,7 +94,7 @@ def test_any_text_makes_one_head_or_none(
 ) -> None:
     headers = [(name.lower(), value) for name, value in headers]
     try:
-        head, _ = serialise(method or "GET", "/" + path, authority, headers, NOTHING)
+        head, _, _ = serialise(method or "GET", "/" + path, authority, headers, NOTHING)
     except LocalProtocolError:
         return
     assert head.endswith(b"\r\n\r\n")
@@ -112,7 +112,7 @@ def test_heads_are_what_a_server_reads() -> None:
         def on_message_complete(self) -> None:
             seen.append(("end", b""))
 
-    head, _ = serialise("GET", "/a?b=%0d%0a", "a", [("x", " spaced ")], NOTHING)
+    head, _, _ = serialise("GET", "/a?b=%0d%0a", "a", [("x", " spaced ")], NOTHING)
     httptools.HttpRequestParser(Reader()).feed_data(head)
     assert seen == [("url", b"/a?b=%0d%0a"), ("end", b"")]
 

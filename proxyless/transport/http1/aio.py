@@ -1,10 +1,13 @@
 """One HTTP/1.1 client connection on an asyncio (or uvloop) event loop."""
 
 import asyncio
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterable
 from typing import cast
 
+from proxyless.transport.http1.aio_tunnel import AsyncTunnel
 from proxyless.transport.http1.errors import (
     ConnectionEnded,
     DeadlineExceeded,
@@ -14,7 +17,7 @@ from proxyless.transport.http1.errors import (
     WireError,
     WriteTimedOut,
 )
-from proxyless.transport.http1.framing import BodyFramer, Framing
+from proxyless.transport.http1.framing import CONTINUE_WAIT, BodyFramer, Framing
 from proxyless.transport.http1.response import ResponseHead, ResponseReader
 
 # Body bytes that may wait for the application before the server is made to wait.
@@ -30,22 +33,24 @@ class AsyncConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_closed", "_error", "_keep", "_read_paused", "_sender", "_transport", "_waiter",
-        "_write_paused", "_write_waiter", "generation", "idle_since", "loop", "peer", "reader", "request_bytes",
-        "requests",
+        "__weakref__", "_busy", "_closed", "_error", "_expecting", "_keep", "_read_paused", "_sender", "_transport",
+        "_waiter", "_write_paused", "_write_waiter", "generation", "idle_since", "loop", "peer", "reader",
+        "request_bytes", "requests", "sent_at", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
-        self._busy = self._closed = self._keep = False
+        self._busy = self._closed = self._expecting = self._keep = False
         self._read_paused = self._write_paused = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[bool] | None = None
         self._write_waiter: asyncio.Future[bool] | None = None
         self._sender: asyncio.Task[None] | None = None
         self.request_bytes = 0
+        self.sent_at: float | None = None  # monotonic; None when ``start`` sent everything
+        self.tunnel: AsyncTunnel | None = None  # once the server switched protocols
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
@@ -62,23 +67,28 @@ class AsyncConnection(asyncio.Protocol):
         *,
         keep_alive: bool,
         write_timeout: float | None,
+        upgrade: str = "",
+        expect: bool = False,
     ) -> None:
         """Send a request. All but a small body is sent by a task: an early response is seen, and both can stream.
 
+        upgrade: the protocols that the head offers. expect: the body waits for a 100, a moment.
         What goes wrong in that task, exceptions of the application's own iterator included, is raised by the next read.
         """
         transport = self._transport
         if transport is None or not self.usable():
             raise ConnectionEnded("the server closed the connection before the request", clean=True)
-        self.reader.begin(method)
+        self.reader.begin(method, upgrade)
         self._busy, self._keep = True, keep_alive
         self.requests += 1
         self.request_bytes = 0
-        if isinstance(body, bytes) and len(body) <= SMALL_BODY:
+        self.sent_at = None
+        if isinstance(body, bytes) and len(body) <= SMALL_BODY and not expect:
             self.request_bytes = len(body)
             transport.write(head + body if body else head)
             return
         transport.write(head)
+        self._expecting = expect
         self._sender = self.loop.create_task(self._send_body(transport, body, BodyFramer(framing), write_timeout))
 
     async def read_head(self, deadline: float | None, read_timeout: float | None) -> ResponseHead:
@@ -124,9 +134,13 @@ class AsyncConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def fact(self, name: str) -> object:
+        """asyncio's ``get_extra_info``."""
+        return self._transport.get_extra_info(name) if self._transport is not None else None
+
     def fileno(self) -> int:
         """The socket's descriptor, -1 when it has none any more."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        sock = cast(socket.socket | None, self.fact("socket"))
         return sock.fileno() if sock is not None else -1
 
     async def _receive(self, deadline: float | None, read_timeout: float | None) -> None:
@@ -159,8 +173,12 @@ class AsyncConnection(asyncio.Protocol):
         write_timeout: float | None,
     ) -> None:
         try:
+            if self._expecting and not await self._continued():
+                self._keep = False  # the head announced a body that never comes
+                return
             if isinstance(body, bytes):
-                await self._write(transport, framer, body, write_timeout)
+                if not await self._write(transport, framer, body, write_timeout):
+                    return
             else:
                 chunks = aiter(body)
                 try:
@@ -173,6 +191,7 @@ class AsyncConnection(asyncio.Protocol):
                         await finalise()
             if not self._closed:
                 transport.write(framer.end())
+                self.sent_at = time.monotonic()
         except asyncio.CancelledError:
             self._sender = None
             self._fail(ConnectionEnded("the request was given up", clean=False))
@@ -185,6 +204,20 @@ class AsyncConnection(asyncio.Protocol):
         finally:
             self._sender = None
             self._wake()
+
+    async def _continued(self) -> bool:
+        """Wait for a 100, or a moment: not every server says it. False when the server has answered instead."""
+        reader = self.reader
+        if reader.head is None and not reader.continued and not self._closed:
+            waiter = self._write_waiter = self.loop.create_future()
+            timer = self.loop.call_later(CONTINUE_WAIT, _expire, waiter)
+            try:
+                await waiter
+            finally:
+                self._write_waiter = None
+                timer.cancel()
+        self._expecting = False
+        return reader.head is None and not self._closed
 
     async def _write(
         self, transport: asyncio.Transport, framer: BodyFramer, chunk: bytes, write_timeout: float | None
@@ -219,6 +252,17 @@ class AsyncConnection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
+    def _wake_writer(self) -> None:
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(True)
+
+    def _switch(self, leading: bytes) -> None:
+        """HTTP has ended here; the rest of the connection's life is the tunnel's."""
+        if self._transport is None:
+            return
+        self.tunnel = AsyncTunnel(self.loop, self._transport, leading, self._write_paused)
+        self._transport.set_protocol(self.tunnel)
+
     def _resume_reading(self) -> None:
         self._read_paused = False
         if self._transport is not None and not self._closed:
@@ -242,6 +286,10 @@ class AsyncConnection(asyncio.Protocol):
         except WireError as error:
             self._fail(error)
             return
+        if reader.switched:
+            self._switch(reader.trailing)
+        elif self._expecting and (reader.continued or reader.head is not None):
+            self._wake_writer()
         if reader.buffered > _HIGH_WATER and not self._read_paused and not reader.complete:
             self._read_paused = True
             if self._transport is not None:
@@ -253,16 +301,14 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended(exc)
-        if self._write_waiter is not None and not self._write_waiter.done():
-            self._write_waiter.set_result(True)
+        self._wake_writer()
 
     def pause_writing(self) -> None:
         self._write_paused = True
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        if self._write_waiter is not None and not self._write_waiter.done():
-            self._write_waiter.set_result(True)
+        self._wake_writer()
 
     def _ended(self, exc: Exception | None) -> None:
         self._closed = True

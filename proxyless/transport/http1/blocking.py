@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 
 from proxyless.transport.http1.aio import lost
+from proxyless.transport.http1.blocking_tunnel import BlockingTunnel
 from proxyless.transport.http1.errors import (
     ConnectionEnded,
     DeadlineExceeded,
@@ -17,7 +18,7 @@ from proxyless.transport.http1.errors import (
     WireError,
     WriteTimedOut,
 )
-from proxyless.transport.http1.framing import BodyFramer, Framing
+from proxyless.transport.http1.framing import CONTINUE_WAIT, BodyFramer, Framing
 from proxyless.transport.http1.response import ResponseHead, ResponseReader
 
 _READ_SIZE = 64 * 1024
@@ -34,7 +35,7 @@ class BlockingConnection:
 
     __slots__ = (
         "__weakref__", "_broken", "_busy", "_early", "_error", "_keep", "_poll", "_sock", "generation", "idle_since",
-        "peer", "reader", "request_bytes", "requests", "sent",
+        "peer", "reader", "request_bytes", "requests", "sent", "tunnel",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -47,6 +48,7 @@ class BlockingConnection:
         self._error: WireError | None = None
         self.sent = False
         self.request_bytes = 0
+        self.tunnel: BlockingTunnel | None = None  # once the server switched protocols
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
@@ -62,21 +64,27 @@ class BlockingConnection:
         keep_alive: bool,
         write_timeout: float | None,
         deadline: float | None,
+        upgrade: str = "",
+        expect: bool = False,
     ) -> None:
         """Send a request. Returns before the body ends if the server refuses or completes its response meanwhile.
 
+        upgrade: the protocols that the head offers. expect: the body waits for a 100, a moment.
         Raises WireError, or what the application's body iterator raised. ``sent``: some of it reached the socket.
         """
-        self.reader.begin(method)
+        self.reader.begin(method, upgrade)
         self._busy, self._keep, self._early, self.sent = True, keep_alive, False, False
         self.requests += 1
         self.request_bytes = 0
         framer = BodyFramer(framing)
-        if isinstance(body, bytes) and len(body) <= _READ_SIZE:
+        if isinstance(body, bytes) and len(body) <= _READ_SIZE and not expect:
             self.request_bytes = len(body)
             self._send(head + body if body else head, write_timeout, deadline)
             return
         if not self._send(head, write_timeout, deadline):
+            return
+        if expect and not self._continued(deadline):
+            self._keep = False  # the head announced a body that never comes
             return
         chunks = iter((body,) if isinstance(body, bytes) else body)
         try:
@@ -94,9 +102,12 @@ class BlockingConnection:
 
     def read_head(self, deadline: float | None, read_timeout: float | None) -> ResponseHead:
         """Raises WireError."""
-        while self.reader.head is None:
+        reader = self.reader
+        while reader.head is None:
             self._receive(deadline, read_timeout)
-        return self.reader.head
+        if reader.switched and self.tunnel is None:
+            self.tunnel = BlockingTunnel(self._sock, reader.trailing)
+        return reader.head
 
     def read_chunk(self, deadline: float | None, read_timeout: float | None) -> bytes:
         """Some of the body; b"" once at its end."""
@@ -134,7 +145,13 @@ class BlockingConnection:
 
     def close(self) -> None:
         self._broken = True
+        if self.tunnel is not None:
+            self.tunnel.close()
         self._sock.close()
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -165,6 +182,17 @@ class BlockingConnection:
             if self._early:
                 return False
         return True
+
+    def _continued(self, deadline: float | None) -> bool:
+        """Wait for a 100, or a moment: not every server says it. False when the server has answered instead."""
+        reader, until = self.reader, time.monotonic() + CONTINUE_WAIT
+        while reader.head is None and not reader.continued:
+            if self._read_once():
+                continue
+            left = until - time.monotonic()
+            if left <= 0 or self._wait(deadline, left) is not None:
+                break
+        return reader.head is None
 
     def _wait_to_send(self, write_timeout: float | None, deadline: float | None) -> None:
         wanted = select.POLLOUT

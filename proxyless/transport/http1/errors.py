@@ -15,6 +15,10 @@ class LocalProtocolError(WireError):
     """What we were asked to send is not valid HTTP; nothing of it was sent, or the connection was given up."""
 
 
+class UnsupportedProtocol(WireError):
+    """The URL's scheme is not one of HTTP; nothing was sent."""
+
+
 class RemoteProtocolError(WireError):
     """The peer sent something that is not valid HTTP, or more than we read."""
 

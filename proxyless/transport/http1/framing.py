@@ -7,6 +7,8 @@ from proxyless.transport.http1.errors import LocalProtocolError
 
 # Pieces of this size are written one after the other, so that back-pressure acts within a large chunk too.
 _PIECE = 256 * 1024
+# Seconds that a body waits for a 100: curl's, as many servers never send one.
+CONTINUE_WAIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ def framing_of(headers: list[tuple[str, str]], content: bytes | None) -> Framing
                 raise LocalProtocolError("the request has two different Content-Length headers")
             declared = value
         elif name == "transfer-encoding":
+            if value.strip().lower() != "chunked":
+                raise LocalProtocolError("the only Transfer-Encoding that can be sent is chunked")
             chunked = True
     if declared is not None and not (declared.isascii() and declared.isdigit() and len(declared) < 19):
         raise LocalProtocolError(f"{declared[:40]!r} is not a Content-Length")
@@ -47,6 +51,11 @@ def framing_of(headers: list[tuple[str, str]], content: bytes | None) -> Framing
     if int(declared) != len(content) and not chunked:
         raise LocalProtocolError(f"Content-Length says {declared}, but the body has {len(content)} bytes")
     return Framing(f"content-length: {len(content)}\r\n", len(content))
+
+
+def expects_continue(headers: list[tuple[str, str]]) -> bool:
+    """Whether the application asked that its body waits for a 100 (RFC 9110 section 10.1.1)."""
+    return any(name == "expect" and value.strip().lower() == "100-continue" for name, value in headers)
 
 
 class BodyFramer:

@@ -13,51 +13,61 @@ MAX_HEADERS = 200
 
 @dataclass(slots=True)
 class ResponseHead:
-    """Header names are lower case, values latin-1."""
+    """Header names are lower case, values latin-1. reason: the phrase after the status, as it came."""
 
     status: int
     headers: list[tuple[str, str]]
     version: str
+    reason: bytes = b""
 
 
 class ResponseReader:
     """``begin`` an exchange, ``feed`` what arrives; ``head`` once it is there; ``take`` the body until ``complete``.
 
     keep_alive: known when complete. buffered: body bytes not taken yet. started: a byte of the response arrived.
+    continued: a 100 arrived. switched: the response was the last of HTTP here (101, or 2xx to CONNECT), and
+    ``trailing`` are the first bytes of what follows it.
     """
 
     __slots__ = (
-        "_chunked", "_chunks", "_head_bytes", "_headers", "_interim", "_length", "_no_body", "_parser", "_quiet",
-        "buffered", "complete", "head", "keep_alive", "started",
+        "_chunked", "_chunks", "_connect", "_head_bytes", "_headers", "_interim", "_length", "_no_body", "_parser",
+        "_quiet", "_reason", "_upgrade", "buffered", "complete", "continued", "head", "keep_alive", "started",
+        "switched", "trailing",
     )  # fmt: skip
 
     def __init__(self) -> None:
         # One for all exchanges: parser and reader refer to each other, which only the garbage collector can undo.
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: deque[bytes] = deque()
-        self._no_body = False
+        self._no_body = self._connect = False
+        self._upgrade = ""
         self.complete = True
         self.keep_alive = True
+        self.switched = False
+        self.trailing = b""
         self.buffered = 0
         self._reset()
 
     def _reset(self) -> None:
         self.head: ResponseHead | None = None
-        self.started = False
+        self.started = self.continued = False
+        self._reason = b""
         self._headers: list[tuple[str, str]] = []
         self._head_bytes = self._quiet = 0
         self._interim = self._chunked = False
         self._length: str | None = None
 
-    def begin(self, method: str) -> None:
-        """A request with ``method`` is being sent; its response comes next."""
+    def begin(self, method: str, upgrade: str = "") -> None:
+        """A request with ``method`` is being sent; its response comes next. upgrade: the protocols it offers."""
         if self._no_body:  # the parser was left in the middle of the response to a HEAD
             self._parser = httptools.HttpResponseParser(self)
         self._reset()
         self._chunks.clear()
         self.buffered = 0
         self.complete = self.keep_alive = False
-        self._no_body = method == "HEAD"
+        self._connect = method == "CONNECT"
+        self._no_body = self._connect or method == "HEAD"
+        self._upgrade = upgrade
 
     def feed(self, data: bytes) -> None:
         """Raises RemoteProtocolError for what is not a response.
@@ -77,8 +87,8 @@ class ResponseReader:
     def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise RemoteProtocolError("the server switched protocols without being asked") from None
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self.keep_alive = False
             if self.complete:
@@ -88,14 +98,33 @@ class ResponseReader:
             raise RemoteProtocolError(f"the response is not valid HTTP/1.1: {error}") from None
 
     def _feed_head_only(self, data: bytes) -> None:
-        """The response to a HEAD ends with its head, whatever that announces; llhttp cannot be told so here."""
-        for line in data.splitlines(keepends=True):
+        """The response to a HEAD ends with its head, whatever that announces; llhttp cannot be told so here.
+
+        So does one to CONNECT that grants it. A refusal has a body like any other response.
+        """
+        end = 0
+        while end < len(data):
             if self.complete:
                 self.keep_alive = False
                 return
-            self._parse(line)
-            if self.head is not None:
+            start, end = end, data.find(b"\n", end) + 1 or len(data)
+            self._parse(data[start:end])
+            if self.head is None:
+                continue
+            if not self._connect:
                 self.complete = True
+            elif self._no_body:
+                self._switch(data[end:])
+                return
+            else:
+                if end < len(data):
+                    self._parse(data[end:])
+                return
+
+    def _switch(self, trailing: bytes) -> None:
+        self.complete = self.switched = True
+        self.keep_alive = False
+        self.trailing = trailing
 
     def eof(self) -> None:
         """The peer closed its side. Raises ConnectionEnded unless that is how the body ends."""
@@ -124,6 +153,9 @@ class ResponseReader:
         if self.complete:
             raise RemoteProtocolError("bytes follow the end of the response")
 
+    def on_status(self, phrase: bytes) -> None:
+        self._reason += phrase  # in pieces when packets split it
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -135,10 +167,13 @@ class ResponseReader:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:
-            if status < 100 or status == 101:
-                raise RemoteProtocolError(f"the server answered with the status {status:03}, which we did not ask for")
+        if status == 101:
+            self._check_switch()
+        elif status < 200:
+            if status < 100:
+                raise RemoteProtocolError(f"the server answered with the status {status:03}, which is none")
             self._interim = True
+            self.continued = self.continued or status == 100
             return
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -159,11 +194,20 @@ class ResponseReader:
                 raise RemoteProtocolError("the response has a Transfer-Encoding other than chunked")
             self._chunked = True
             closing = closing or version == "1.0"
+        if self._connect and not 200 <= status < 300:
+            self._no_body = False
         # For the response to a HEAD llhttp is never asked: it waits for a body.
         self.keep_alive = self._no_body and not closing
-        self.head = ResponseHead(status, self._headers, version)
+        self.head = ResponseHead(status, self._headers, version, self._reason)
         self._headers = []  # what comes now are trailers: counted, not kept for the application
         self._head_bytes = 0
+
+    def _check_switch(self) -> None:
+        """RFC 9110 section 15.2.2: a 101 names the protocol, and it is one that the request offered."""
+        chosen = [value.lower() for name, value in self._headers if name == "upgrade"]
+        offered = {name.strip() for name in self._upgrade.lower().split(",")} - {""}
+        if not self._parser.should_upgrade() or len(chosen) != 1 or chosen[0] not in offered:
+            raise RemoteProtocolError("the server switched to a protocol that we did not ask for")
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0
@@ -174,6 +218,7 @@ class ResponseReader:
         if self._interim:
             self._interim = False
             self._headers = []
+            self._reason = b""
             return
         self.complete = True
         if not self._no_body:

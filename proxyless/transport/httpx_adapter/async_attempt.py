@@ -1,30 +1,31 @@
 """One attempt: a connection, the request on it, the response's head."""
 
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable
 from typing import Any
 
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.errors import WireError
-from proxyless.transport.http1.framing import framing_of
+from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
+from proxyless.transport.httpx_adapter import trace as events
 from proxyless.transport.httpx_adapter.convert import limits_of
+from proxyless.transport.httpx_adapter.library import library_of
+from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import RETRIABLE, failed
+from proxyless.transport.httpx_adapter.trace import AsyncTrace
 from proxyless.transport.pool.aio import AsyncPool
 from proxyless.transport.pool.connect import Timings
 from proxyless.transport.pool.store import Bucket
 from proxyless.transport.tls import upstream_tls
 
-# httpcore's trace extension: told the events of a request by name.
-Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
-
 
 class AsyncExchange:
     """The I/O of one call, what its attempts share. connection: of the answered attempt, until it is released."""
 
-    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "_trace", "connection", "touched")
+    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "connection", "touched", "trace")
 
     def __init__(self, pool: AsyncPool, request: Any, scheme: str, content: bytes | None) -> None:
         """request: of httpx or httpx2. content: its body if that is in memory."""
@@ -33,7 +34,8 @@ class AsyncExchange:
         self._scheme = scheme
         self._content = content
         self._limits = limits_of(request)
-        self._trace: Trace | None = request.extensions.get("trace")
+        tell = request.extensions.get("trace")
+        self.trace = None if tell is None else AsyncTrace(tell, request)
         self._bucket: Bucket[AsyncConnection] | None = None
         self.connection: AsyncConnection | None = None
         self.touched = False  # the application's stream was read from
@@ -44,35 +46,54 @@ class AsyncExchange:
         deadline = None if step.timeout is None else started + step.timeout
         body: bytes | AsyncIterable[bytes] = self._request.stream if self._content is None else self._content
         framing = framing_of(step.headers, self._content)
-        head, keep_alive = serialise(step.method, step.path, step.authority, step.headers, framing)
+        expect = framing.length != 0 and expects_continue(step.headers)
+        trace = self.trace
+        head, keep_alive, upgrade = serialise(step.method, step.path, step.authority, step.headers, framing)
         connection: AsyncConnection | None = None
         sent = False
         try:
-            connection = await self._connection(step, record, deadline)
+            connection = await self._connection(step, record, started, deadline)
             queued = time.monotonic()
-            if self._trace is not None:
-                await self._trace("http11.send_request_headers.started", {"request": None})
-            connection.start(step.method, head, body, framing, keep_alive=keep_alive, write_timeout=self._limits.write)
+            if record.reused:
+                record.queue = queued - started
+            if trace is not None:
+                await trace.start(events.HEADERS)
+            connection.start(
+                step.method,
+                head,
+                body,
+                framing,
+                keep_alive=keep_alive,
+                write_timeout=self._limits.write,
+                upgrade=upgrade,
+                expect=expect,
+            )
             sent = True
             self.touched = self._content is None
             written = time.monotonic()
-            record.send = written - queued
-            if self._trace is not None:
-                await self._trace("http11.send_request_headers.complete", {"return_value": None})
-                await self._trace("http11.receive_response_headers.started", {"request": None})
+            if trace is not None:
+                # The body goes out with the head or beside what follows; there is no moment between them to tell of.
+                await trace.done()
+                await trace.start(events.BODY)
+                await trace.done()
+                await trace.start(events.RESPONSE)
             answer = await connection.read_head(deadline, self._limits.read)
-            record.wait = time.monotonic() - written
-            if self._trace is not None:
-                value = (b"HTTP/" + answer.version.encode(), answer.status, b"", answer.headers)
-                await self._trace("http11.receive_response_headers.complete", {"return_value": value})
+            written = connection.sent_at or written
+            record.send, record.wait = written - queued, time.monotonic() - written
+            if trace is not None:
+                await trace.done(events.received(answer))
         except RETRIABLE as error:
             if connection is not None:
                 connection.close()
             assert isinstance(error, WireError)
+            if trace is not None:
+                await trace.failed(error)
             return failed(error, request_sent=sent, body_consumed=self.touched)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if trace is not None:
+                await trace.failed(error)
             raise
         self.connection = connection
         return Answered(answer.status, answer.headers)
@@ -89,7 +110,9 @@ class AsyncExchange:
         if connection is not None:
             connection.close()
 
-    async def _connection(self, step: Attempt, record: AttemptRecord, deadline: float | None) -> AsyncConnection:
+    async def _connection(
+        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None
+    ) -> AsyncConnection:
         endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
         tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
         self._bucket = bucket = pool.store.bucket(endpoint, tls, cluster)
@@ -98,21 +121,20 @@ class AsyncExchange:
             record.reused = True
         else:
             record.reused = False
-            timeout, timings = cluster.connect_timeout, Timings()
+            record.queue = time.monotonic() - started
+            timeout, timings, trace = cluster.connect_timeout, Timings(), self.trace
             if self._limits.connect is not None:
                 timeout = min(timeout, self._limits.connect)
-            if self._trace is not None:
-                where = {"host": endpoint.address, "port": endpoint.port, "timeout": timeout}
-                await self._trace("connection.connect_tcp.started", where)
+            if trace is not None:
+                timings.on_tcp = trace.tcp_connected
+                await trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
             try:
                 connection = await pool.connect(endpoint, tls, timings, timeout, deadline)
             finally:
-                record.connect, record.tls = timings.connect, timings.tls
-            if self._trace is not None:
+                record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
+            if trace is not None and tls is not None:
                 try:
-                    await self._trace("connection.connect_tcp.complete", {"return_value": None})
-                    if tls is not None:
-                        await self._trace("connection.start_tls.complete", {"return_value": None})
+                    await trace.done(AsyncNetworkStream(library_of(self._request).name, connection))
                 except BaseException:
                     connection.close()
                     raise

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, Self
 
 from proxyless.transport.http1.errors import WireError
+from proxyless.transport.httpx_adapter import trace as events
 
 if TYPE_CHECKING:
     from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
@@ -27,6 +28,8 @@ class AsyncBody:
         self._completion = completion
         self._deadline = completion.call.deadline
         self._read_timeout = read_timeout
+        self._trace = exchange.trace
+        self._begun = False
 
     def __aiter__(self) -> Self:
         return self
@@ -36,22 +39,41 @@ class AsyncBody:
         if connection is None:
             raise StopAsyncIteration
         try:
+            if self._trace is not None and not self._begun:
+                self._begun = True
+                await self._trace.start(events.CONTENT)
             chunk = await connection.read_chunk(self._deadline, self._read_timeout)
         except WireError as error:
             raised = self._library.error(error, self._request)
             self._end(raised)
+            if self._trace is not None:
+                await self._trace.failed(raised)
             raise raised from error
         except BaseException as error:  # a cancellation, or the application's own request body failed
             self._end(error)
+            if self._trace is not None:
+                await self._trace.failed(error)
             raise
         if chunk:
             self._completion.response_bytes += len(chunk)
             return chunk
-        self._end(None)
+        if self._trace is not None:
+            await self._trace.done()
+            await self.aclose()
+        else:
+            self._end(None)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        self._end(None)
+        trace = self._trace if self._exchange.connection is not None else None
+        if trace is not None:
+            try:
+                await trace.start(events.CLOSED, {})
+            finally:
+                self._end(None)
+            await trace.done()
+        else:
+            self._end(None)
 
     def __del__(self) -> None:
         exchange: AsyncExchange | None = getattr(self, "_exchange", None)

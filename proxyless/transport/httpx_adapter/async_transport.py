@@ -1,6 +1,7 @@
 """The mesh under an ``AsyncClient``: the engine's loop, with asyncio for hands."""
 
 import asyncio
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from proxyless.transport.httpx_adapter import convert
 from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
 from proxyless.transport.httpx_adapter.completion import Completion
 from proxyless.transport.httpx_adapter.library import Library, library_of
+from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
 from proxyless.transport.pool import fork
 from proxyless.transport.pool.aio import AsyncPools
@@ -95,7 +97,10 @@ class AsyncMeshTransport(_Base):
 
     def _begin(self, snapshot: Snapshot, head: Request) -> Completion:
         observation = self._runtime.telemetry.begin_client(head)
-        return Completion(self._runtime.engine.call(snapshot, head), observation)
+        started = time.monotonic()
+        call = self._runtime.engine.call(snapshot, head)
+        call.record.policy = time.monotonic() - started
+        return Completion(call, observation)
 
     async def _perform(
         self, library: Library, request: Any, head: Request, content: bytes | None, completion: Completion
@@ -103,20 +108,29 @@ class AsyncMeshTransport(_Base):
         call = completion.call
         pool = self._pools.here(asyncio.get_running_loop())
         exchange = AsyncExchange(pool, request, head.scheme, content)
+        record, clock = call.record, time.monotonic
         try:
-            while (step := call.next_step()) is not None:
+            deciding = clock()
+            step = call.next_step()
+            record.policy += clock() - deciding
+            while step is not None:
                 match step:
                     case Attempt():
                         exchange.release()
-                        call.report(await exchange.attempt(step, call.record.attempts[-1]))
+                        outcome = await exchange.attempt(step, record.attempts[-1])
+                        deciding = clock()
+                        call.report(outcome)
                     case Delay():
                         await asyncio.sleep(step.seconds)
+                        deciding = clock()
                     case _:
                         exchange.release()
-                        response = convert.mesh_response(library, head.method, step, call.record)
+                        response = convert.mesh_response(library, head.method, step, record)
                         completion.response_bytes = len(step.body)
                         completion.end()
                         return response
+                step = call.next_step()
+                record.policy += clock() - deciding
             connection = exchange.connection
             assert connection is not None and connection.reader.head is not None
             answer = connection.reader.head
@@ -125,7 +139,12 @@ class AsyncMeshTransport(_Base):
                 answer.status,
                 headers=convert.raw(call.response_headers(answer.headers)),
                 stream=library.async_body(library, request, exchange, completion, read_timeout),
-                extensions={"http_version": b"HTTP/" + answer.version.encode(), "proxyless": call.record},
+                extensions={
+                    "http_version": b"HTTP/" + answer.version.encode(),
+                    "reason_phrase": answer.reason,
+                    "network_stream": AsyncNetworkStream(library.name, connection),
+                    "proxyless": record,
+                },
             )
         except BaseException:
             exchange.abort()

@@ -21,6 +21,11 @@ class Completion:
             return
         self._done = True
         self.call.finish()
+        record = self.call.record
+        if record.attempts and record.ended is not None:
+            last = record.attempts[-1]
+            if last.ended is not None and last.status is not None:
+                last.receive = record.ended - last.ended
         self.observation.end(
             self.call.record,
             request_bytes=self.request_bytes,

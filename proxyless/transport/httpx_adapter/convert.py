@@ -6,10 +6,12 @@ from typing import Any
 from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
-from proxyless.transport.http1.errors import LocalProtocolError
+from proxyless.transport.http1.errors import LocalProtocolError, UnsupportedProtocol
 from proxyless.transport.httpx_adapter.library import Library
 
-_PORTS = {"http": 80, "https": 443}
+# As httpcore: a WebSocket's URL is that of the request that begins it.
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _NO_LIMITS: dict[str, float | None] = {}
 
 
@@ -28,11 +30,19 @@ def limits_of(request: Any) -> Limits:
 
 
 def engine_request(request: Any, replayable: bool) -> Request:
-    """The head of an httpx or httpx2 request. Raises LocalProtocolError when it has more than one Host."""
+    """The head of an httpx or httpx2 request.
+
+    Raises UnsupportedProtocol for what is not HTTP, LocalProtocolError when it has more than one Host.
+    """
     url = request.url
-    scheme: str = url.scheme
+    scheme = _SCHEMES.get(url.scheme)
+    if scheme is None:
+        what = f"an unsupported protocol '{url.scheme}://'" if url.scheme else "no 'http://' or 'https://'"
+        raise UnsupportedProtocol(f"the request's URL has {what}")
     host: str = url.raw_host.decode("ascii")
-    port: int = url.port or _PORTS.get(scheme, 80)
+    if not host:
+        raise UnsupportedProtocol("the request's URL has no host")
+    port: int = url.port or _PORTS[scheme]
     authority = ""
     headers: list[tuple[str, str]] = []
     for raw_name, raw_value in request.headers.raw:
@@ -46,7 +56,7 @@ def engine_request(request: Any, replayable: bool) -> Request:
     return Request(
         method=request.method,
         target=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        path=url.raw_path.decode("latin-1"),
+        path=(request.extensions.get("target") or url.raw_path).decode("latin-1"),
         authority=authority,
         scheme=scheme,
         headers=headers,

@@ -10,6 +10,7 @@ from proxyless.transport.http1.errors import (
     LocalProtocolError,
     ReadTimedOut,
     RemoteProtocolError,
+    UnsupportedProtocol,
     WireError,
     WriteTimedOut,
 )
@@ -19,6 +20,7 @@ _EXCEPTIONS: dict[type[WireError], str] = {
     ConnectFailed: "ConnectError",
     LocalProtocolError: "LocalProtocolError",
     RemoteProtocolError: "RemoteProtocolError",
+    UnsupportedProtocol: "UnsupportedProtocol",
     DeadlineExceeded: "ReadTimeout",
     ReadTimedOut: "ReadTimeout",
     WriteTimedOut: "WriteTimeout",
@@ -30,6 +32,7 @@ class Library:
 
     def __init__(self, module: Any) -> None:
         self.module = module
+        self.name: str = module.__name__
         self.Response = module.Response
         self.ByteStream = module.ByteStream
         self.async_body = _body_class(module.AsyncByteStream, "async_body", "AsyncBody")

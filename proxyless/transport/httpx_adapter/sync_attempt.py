@@ -1,30 +1,31 @@
 """One attempt: a connection, the request on it, the response's head."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
 from proxyless.transport.http1.blocking import BlockingConnection
 from proxyless.transport.http1.errors import WireError
-from proxyless.transport.http1.framing import framing_of
+from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
+from proxyless.transport.httpx_adapter import trace as events
 from proxyless.transport.httpx_adapter.convert import limits_of
+from proxyless.transport.httpx_adapter.library import library_of
+from proxyless.transport.httpx_adapter.network_stream import NetworkStream
 from proxyless.transport.httpx_adapter.outcome import RETRIABLE, failed
+from proxyless.transport.httpx_adapter.trace import SyncTrace
 from proxyless.transport.pool.blocking import BlockingPool
 from proxyless.transport.pool.connect import Timings
 from proxyless.transport.pool.store import Bucket
 from proxyless.transport.tls import upstream_tls
 
-# httpcore's trace extension: told the events of a request by name.
-Trace = Callable[[str, dict[str, Any]], None]
-
 
 class SyncExchange:
     """The I/O of one call, what its attempts share. connection: of the answered attempt, until it is released."""
 
-    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "_trace", "connection", "touched")
+    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "connection", "touched", "trace")
 
     def __init__(self, pool: BlockingPool, request: Any, scheme: str, content: bytes | None) -> None:
         """request: of httpx or httpx2. content: its body if that is in memory."""
@@ -33,7 +34,8 @@ class SyncExchange:
         self._scheme = scheme
         self._content = content
         self._limits = limits_of(request)
-        self._trace: Trace | None = request.extensions.get("trace")
+        tell = request.extensions.get("trace")
+        self.trace = None if tell is None else SyncTrace(tell, request)
         self._bucket: Bucket[BlockingConnection] | None = None
         self.connection: BlockingConnection | None = None
         self.touched = False  # the application's stream was read from
@@ -44,13 +46,17 @@ class SyncExchange:
         deadline = None if step.timeout is None else started + step.timeout
         body: bytes | Iterable[bytes] = self._request.stream if self._content is None else self._content
         framing = framing_of(step.headers, self._content)
-        head, keep_alive = serialise(step.method, step.path, step.authority, step.headers, framing)
+        expect = framing.length != 0 and expects_continue(step.headers)
+        trace = self.trace
+        head, keep_alive, upgrade = serialise(step.method, step.path, step.authority, step.headers, framing)
         connection: BlockingConnection | None = None
         try:
-            connection = self._connection(step, record, deadline)
+            connection = self._connection(step, record, started, deadline)
             queued = time.monotonic()
-            if self._trace is not None:
-                self._trace("http11.send_request_headers.started", {"request": None})
+            if record.reused:
+                record.queue = queued - started
+            if trace is not None:
+                trace.start(events.HEADERS)
             self.touched = self._content is None
             connection.start(
                 step.method,
@@ -60,25 +66,33 @@ class SyncExchange:
                 keep_alive=keep_alive,
                 write_timeout=self._limits.write,
                 deadline=deadline,
+                upgrade=upgrade,
+                expect=expect,
             )
             written = time.monotonic()
             record.send = written - queued
-            if self._trace is not None:
-                self._trace("http11.send_request_headers.complete", {"return_value": None})
-                self._trace("http11.receive_response_headers.started", {"request": None})
+            if trace is not None:
+                # Head and body are one write, or the body follows at once; there is no moment between them to tell of.
+                trace.done()
+                trace.start(events.BODY)
+                trace.done()
+                trace.start(events.RESPONSE)
             answer = connection.read_head(deadline, self._limits.read)
             record.wait = time.monotonic() - written
-            if self._trace is not None:
-                value = (b"HTTP/" + answer.version.encode(), answer.status, b"", answer.headers)
-                self._trace("http11.receive_response_headers.complete", {"return_value": value})
+            if trace is not None:
+                trace.done(events.received(answer))
         except RETRIABLE as error:
             if connection is not None:
                 connection.close()
             assert isinstance(error, WireError)
+            if trace is not None:
+                trace.failed(error)
             return failed(error, request_sent=connection is not None and connection.sent, body_consumed=self.touched)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if trace is not None:
+                trace.failed(error)
             raise
         self.connection = connection
         return Answered(answer.status, answer.headers)
@@ -95,7 +109,9 @@ class SyncExchange:
         if connection is not None:
             connection.close()
 
-    def _connection(self, step: Attempt, record: AttemptRecord, deadline: float | None) -> BlockingConnection:
+    def _connection(
+        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None
+    ) -> BlockingConnection:
         endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
         tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
         self._bucket, connection = pool.checkout(endpoint, tls, cluster)
@@ -103,21 +119,20 @@ class SyncExchange:
             record.reused = True
         else:
             record.reused = False
-            timeout, timings = cluster.connect_timeout, Timings()
+            record.queue = time.monotonic() - started
+            timeout, timings, trace = cluster.connect_timeout, Timings(), self.trace
             if self._limits.connect is not None:
                 timeout = min(timeout, self._limits.connect)
-            if self._trace is not None:
-                where = {"host": endpoint.address, "port": endpoint.port, "timeout": timeout}
-                self._trace("connection.connect_tcp.started", where)
+            if trace is not None:
+                timings.on_tcp = trace.tcp_connected
+                trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
             try:
                 connection = pool.connect(endpoint, tls, timings, timeout, deadline)
             finally:
-                record.connect, record.tls = timings.connect, timings.tls
-            if self._trace is not None:
+                record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
+            if trace is not None and tls is not None:
                 try:
-                    self._trace("connection.connect_tcp.complete", {"return_value": None})
-                    if tls is not None:
-                        self._trace("connection.start_tls.complete", {"return_value": None})
+                    trace.done(NetworkStream(library_of(self._request).name, connection))
                 except BaseException:
                     connection.close()
                     raise

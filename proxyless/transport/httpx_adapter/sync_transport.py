@@ -13,6 +13,7 @@ from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import convert
 from proxyless.transport.httpx_adapter.completion import Completion
 from proxyless.transport.httpx_adapter.library import Library, library_of
+from proxyless.transport.httpx_adapter.network_stream import NetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
 from proxyless.transport.httpx_adapter.sync_attempt import SyncExchange
 from proxyless.transport.pool import fork
@@ -94,7 +95,10 @@ class MeshTransport(_Base):
 
     def _begin(self, snapshot: Snapshot, head: Request) -> Completion:
         observation = self._runtime.telemetry.begin_client(head)
-        return Completion(self._runtime.engine.call(snapshot, head), observation)
+        started = time.monotonic()
+        call = self._runtime.engine.call(snapshot, head)
+        call.record.policy = time.monotonic() - started
+        return Completion(call, observation)
 
     def _perform(
         self, library: Library, request: Any, head: Request, content: bytes | None, completion: Completion
@@ -102,20 +106,29 @@ class MeshTransport(_Base):
         call = completion.call
         pool = self._pool
         exchange = SyncExchange(pool, request, head.scheme, content)
+        record, clock = call.record, time.monotonic
         try:
-            while (step := call.next_step()) is not None:
+            deciding = clock()
+            step = call.next_step()
+            record.policy += clock() - deciding
+            while step is not None:
                 match step:
                     case Attempt():
                         exchange.release()
-                        call.report(exchange.attempt(step, call.record.attempts[-1]))
+                        outcome = exchange.attempt(step, record.attempts[-1])
+                        deciding = clock()
+                        call.report(outcome)
                     case Delay():
                         time.sleep(step.seconds)
+                        deciding = clock()
                     case _:
                         exchange.release()
-                        response = convert.mesh_response(library, head.method, step, call.record)
+                        response = convert.mesh_response(library, head.method, step, record)
                         completion.response_bytes = len(step.body)
                         completion.end()
                         return response
+                step = call.next_step()
+                record.policy += clock() - deciding
             connection = exchange.connection
             assert connection is not None and connection.reader.head is not None
             answer = connection.reader.head
@@ -124,7 +137,12 @@ class MeshTransport(_Base):
                 answer.status,
                 headers=convert.raw(call.response_headers(answer.headers)),
                 stream=library.sync_body(library, request, exchange, completion, read_timeout),
-                extensions={"http_version": b"HTTP/" + answer.version.encode(), "proxyless": call.record},
+                extensions={
+                    "http_version": b"HTTP/" + answer.version.encode(),
+                    "reason_phrase": answer.reason,
+                    "network_stream": NetworkStream(library.name, connection),
+                    "proxyless": record,
+                },
             )
         except BaseException:
             exchange.abort()

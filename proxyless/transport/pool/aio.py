@@ -64,12 +64,15 @@ class AsyncPool:
         # Before the context is made: a swap in between makes the connection old, never an old one new.
         generation = tls_layer.generation_of(identity, tls)
         context = identity.client_context(tls) if tls is not None else None
-        sock = await self._tcp(endpoint)
-        timings.connect = time.monotonic() - started
+        sock = await self._tcp(endpoint, timings)
+        connected = time.monotonic()
+        timings.connect = connected - started - (timings.resolve or 0.0)
         connection = AsyncConnection(loop)
         self.all.add(connection)
         try:
             name = tls_layer.server_name(endpoint, tls) if tls is not None else None
+            if timings.on_tcp is not None:
+                await timings.on_tcp(sock, context, name)
             transport, _ = await loop.create_connection(
                 lambda: connection, sock=sock, ssl=context, server_hostname=(name or "") if context else None
             )
@@ -84,14 +87,16 @@ class AsyncPool:
             except BaseException:
                 connection.close()
                 raise
-            timings.tls = time.monotonic() - started - timings.connect
+            timings.tls = time.monotonic() - connected
         return connection
 
-    async def _tcp(self, endpoint: Endpoint) -> socket.socket:
+    async def _tcp(self, endpoint: Endpoint, timings: Timings) -> socket.socket:
         loop = self._loop
         places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
         if not places:
+            started = time.monotonic()
             places = await loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+            timings.resolve = time.monotonic() - started
         problem: OSError | None = None
         for family, kind, protocol, _, where in places:
             sock = socket.socket(family, kind, protocol)

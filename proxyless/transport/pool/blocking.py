@@ -90,20 +90,22 @@ class BlockingPool:
         # Before the context is made: a swap in between makes the connection old, never an old one new.
         generation = tls_layer.generation_of(identity, tls)
         context = identity.client_context(tls) if tls is not None else None
-        sock = _tcp(endpoint, until)
-        timings.connect = time.monotonic() - started
+        sock = _tcp(endpoint, until, timings)
+        connected = time.monotonic()
+        timings.connect = connected - started - (timings.resolve or 0.0)
         peer = None
         try:
+            name = tls_layer.server_name(endpoint, tls) if tls is not None else None
+            if timings.on_tcp is not None:
+                timings.on_tcp(sock, context, name)
             if tls is not None and context is not None:
                 sock.settimeout(_left(until))
                 # In steps: wrap_socket would do the handshake with no total time limit of ours.
-                secured = context.wrap_socket(
-                    sock, server_hostname=tls_layer.server_name(endpoint, tls), do_handshake_on_connect=False
-                )
+                secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
                 sock = secured
                 _handshake(secured, until)
                 peer = tls_layer.verify(secured, tls, identity)
-                timings.tls = time.monotonic() - started - timings.connect
+                timings.tls = time.monotonic() - connected
             connection = BlockingConnection(sock)
         except BaseException:
             sock.close()
@@ -131,10 +133,12 @@ def _handshake(secured: ssl.SSLSocket, until: float) -> None:
             raise TimeoutError
 
 
-def _tcp(endpoint: Endpoint, until: float) -> socket.socket:
+def _tcp(endpoint: Endpoint, until: float, timings: Timings) -> socket.socket:
     places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
     if not places:
+        started = time.monotonic()
         places = socket.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+        timings.resolve = time.monotonic() - started
     problem: OSError | None = None
     for family, kind, protocol, _, where in places:
         sock = socket.socket(family, kind, protocol)

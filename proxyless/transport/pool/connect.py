@@ -1,7 +1,10 @@
 """What a new connection reports about how it was made."""
 
 import socket
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 # What getaddrinfo gives: family, type, protocol, canonical name, address.
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
@@ -9,10 +12,16 @@ AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, i
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds. connect includes the resolution of a name. tls: None over plaintext."""
+    """Seconds. resolve: None for an address. tls: None over plaintext.
 
+    on_tcp: told, by a trace, of the socket and of the TLS context and server name that come next; awaited by async
+    pools.
+    """
+
+    resolve: float | None = None
     connect: float | None = None
     tls: float | None = None
+    on_tcp: Callable[[socket.socket, ssl.SSLContext | None, str | None], Any] | None = None
 
 
 def numeric(address: str, port: int) -> list[AddressInfo]:
