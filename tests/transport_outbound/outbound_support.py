@@ -176,6 +176,9 @@ class Server:
         self._thread.join(10)
         assert not self._thread.is_alive()
 
+    def _closed(self) -> None:
+        self.open -= 1
+
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             self.loop.run_until_complete(self._serve())
@@ -195,9 +198,10 @@ class Server:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     await self._handler(Peer(self, self.connections, reader, writer))
             finally:
-                self.open -= 1
                 tasks.discard(task)
                 writer.close()
+                # The loop closes the socket in its next turn.
+                self.loop.call_soon(self.loop.call_soon, self._closed)
 
         server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=self._context, limit=2**20)
         self.port = server.sockets[0].getsockname()[1]
@@ -208,7 +212,8 @@ class Server:
             task.cancel()
         if tasks:
             await asyncio.wait(list(tasks), timeout=5)
-        await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 @contextlib.contextmanager
