@@ -1,0 +1,115 @@
+"""Any bytes, in any pieces: the reader ends, is bounded, and its outcome does not depend on packets."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError
+from proxyless.transport.http1.response import MAX_HEAD_BYTES, ResponseReader
+
+METHODS = st.sampled_from([("GET", ""), ("HEAD", ""), ("CONNECT", ""), ("GET", "websocket"), ("POST", "")])
+# Pieces of responses, right and wrong, so that a random choice often gets far into the parser.
+STATUS = st.sampled_from(
+    [b"200 OK", b"204 No Content", b"304 Not Modified", b"100 Continue", b"103 Early", b"101 Switch", b"404", b"999 x"]
+)
+LINE = st.sampled_from(
+    [
+        b"content-length: 5", b"content-length: 0", b"content-length: 12", b"content-length: -1",
+        b"transfer-encoding: chunked", b"transfer-encoding: gzip", b"connection: close", b"connection: keep-alive",
+        b"connection: upgrade", b"upgrade: websocket", b"x: y", b"X:", b" folded", b"no colon", b"x : y", b"x: \0",
+        b"x: " + b"y" * 300,
+    ]
+)  # fmt: skip
+BODY = st.sampled_from(
+    [
+        b"hello", b"", b"5\r\nhello\r\n0\r\n\r\n", b"5;x=y\r\nhello\r\n", b"0\r\n\r\n", b"0\r\nx: y\r\n\r\n", b"zz\r\n",
+        b"ffffffffffffffffff\r\n", b"\r\n", b"\n",
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> bytes:
+    parts = []
+    for _ in range(draw(st.integers(1, 3))):
+        version = draw(st.sampled_from([b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/2 "]))
+        end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n"]))
+        parts += [version + draw(STATUS) + end, *(line + end for line in draw(st.lists(LINE, max_size=4))), end]
+        parts += draw(st.lists(BODY, max_size=3))
+    data = bytearray(b"".join(parts))
+    for _ in range(draw(st.integers(0, 2))):  # and now a mistake
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+def outcome(pieces: list[bytes], method: str, upgrade: str) -> tuple[object, ...]:
+    """What a connection would make of it: it stops feeding at an error, and at the end of a response."""
+    reader = ResponseReader()
+    reader.begin(method, upgrade)
+    body, after, error = [], b"", ""
+    for number, piece in enumerate(pieces):
+        if reader.complete:
+            reader.keep_alive = False
+            after = b"".join(pieces[number:])
+            break
+        try:
+            reader.feed(piece)
+        except RemoteProtocolError:
+            error = "refused"
+            break
+        body.append(reader.take())
+    else:
+        try:
+            reader.eof()
+        except ConnectionEnded:
+            error = "cut off"
+    body.append(reader.take())
+    head = None if reader.head is None else (reader.head.status, reader.head.reason, tuple(reader.head.headers))
+    trailing = reader.trailing + after if reader.switched else b""
+    # Of a response that was not completed nobody asks whether the connection is kept.
+    return head, b"".join(body), error, reader.complete, reader.complete and reader.keep_alive, trailing
+
+
+@st.composite
+def cut(draw: st.DrawFn) -> list[bytes]:
+    data = draw(responses())
+    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True) if start < end]
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(cut(), METHODS)
+def test_boundaries_do_not_matter(pieces: list[bytes], request_: tuple[str, str]) -> None:
+    data = b"".join(pieces)
+    whole = outcome([data] if data else [], *request_)
+    assert outcome(pieces, *request_) == whole
+    assert outcome([bytes([byte]) for byte in data], *request_) == whole
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=80), max_size=20), METHODS)
+def test_any_bytes_have_an_outcome(pieces: list[bytes], request_: tuple[str, str]) -> None:
+    outcome(pieces, *request_)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(
+        [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"HTTP/1.1 "]
+    ),
+    st.sampled_from([b"x: y\r\n", b"y" * 100, b"HTTP/1.1 100 C\r\n\r\n", b"x:\r\n"]),
+    st.integers(1, 5000),
+)
+def test_what_is_no_body_is_bounded(start: bytes, again: bytes, size: int) -> None:
+    """However it goes on: after the limit the reader has given up, and holds no more than that."""
+    reader = ResponseReader()
+    reader.begin("GET")
+    fed, stream = 0, start + again * (3 * MAX_HEAD_BYTES // len(again))
+    try:
+        for place in range(0, len(stream), size):
+            reader.feed(stream[place : place + size])
+            fed = place + size
+    except RemoteProtocolError:
+        assert fed <= MAX_HEAD_BYTES + len(start) + size
+        return
+    raise AssertionError("it read on and on")
