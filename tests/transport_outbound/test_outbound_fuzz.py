@@ -49,8 +49,9 @@ def outcome(pieces: list[bytes], method: str, upgrade: str) -> tuple[object, ...
     body, after, error = [], b"", ""
     for number, piece in enumerate(pieces):
         if reader.complete:
-            reader.keep_alive = False
             after = b"".join(pieces[number:])
+            # llhttp overlooks empty lines between responses. A connection that meets them later is closed: as safe.
+            reader.keep_alive = reader.keep_alive and not after.strip(b"\r\n")
             break
         try:
             reader.feed(piece)
