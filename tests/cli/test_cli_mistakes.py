@@ -131,6 +131,14 @@ def test_a_name_to_listen_on_is_registered_as_its_address(cli: Cli, serving: Ser
     assert [one["spec"]["address"] for one in found] == ["127.0.0.1"]
 
 
+def test_explain_says_afterwards_how_long_each_phase_took(cli: Cli, serving: Serving) -> None:
+    result = cli("request", "GET", "http://hello/", "--explain")
+    last = result.err.splitlines()[-1]
+    assert re.match(r"time: policy [0-9.]+ ms, queue [0-9.]+ ms, connect [0-9.]+ ms, tls [0-9.]+ ms, send ", last)
+    several = cli("request", "GET", "http://hello/", "--explain", "--repeat", "3").err
+    assert several.splitlines()[-1].startswith("time (medians): policy ")
+
+
 def test_ctrl_c_shows_what_was_done_so_far(serving: Serving) -> None:
     many = subprocess.Popen(
         proxyless("request", "GET", "http://hello/", "--repeat", "100000000", "--explain"),

@@ -468,6 +468,8 @@ def test_otlp_push(monkeypatch: pytest.MonkeyPatch) -> None:
                 0,
                 AttemptRecord(1, V1, time.monotonic(), failure=Failed(FailureKind.CONNECT, "connection refused")),
             )
+            told.policy, told.attempts[0].connect, told.attempts[1].connect = 0.25, 0.5, 1.0
+            told.attempts[1].wait = 2.0
             call(mesh, told, request)
             current.reset(token)
             server.end(200)
@@ -488,6 +490,9 @@ def test_otlp_push(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.header("traceparent") == f"00-{T}-{outbound['spanId']}-01"
     assert [event["name"] for event in outbound["events"]] == ["attempt", "attempt"]
     found = attributes(outbound)
+    phases = {name: float(value) for name, value in found.items() if name.startswith("proxyless.phase.")}
+    assert phases == {"proxyless.phase.policy": 0.25, "proxyless.phase.connect": 1.5, "proxyless.phase.wait": 2.0}
+    assert float(attributes(outbound["events"][0])["proxyless.phase.connect"]) == 0.5
     assert found["response_flags"] == "URX"
     assert found["upstream_cluster"] == REVIEWS.name
     assert found["http.response.status_code"] == "503"

@@ -105,7 +105,8 @@ class ResponseReader:
         end = 0
         while end < len(data):
             if self.complete:
-                self.keep_alive = False
+                if data[end:].strip(b"\r\n"):  # empty lines are overlooked, as llhttp does
+                    self.keep_alive = False
                 return
             start, end = end, data.find(b"\n", end) + 1 or len(data)
             self._parse(data[start:end])
