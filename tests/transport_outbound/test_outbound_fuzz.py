@@ -1,9 +1,16 @@
 """Any bytes, in any pieces: the reader ends, is bounded, and its outcome does not depend on packets."""
 
+import asyncio
+import socket
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError
+from proxyless.transport.http1.aio import AsyncConnection
+from proxyless.transport.http1.blocking import BlockingConnection
+from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError, WireError
+from proxyless.transport.http1.framing import Framing
 from proxyless.transport.http1.response import MAX_HEAD_BYTES, ResponseReader
 
 METHODS = st.sampled_from([("GET", ""), ("HEAD", ""), ("CONNECT", ""), ("GET", "websocket"), ("POST", "")])
@@ -114,3 +121,93 @@ def test_what_is_no_body_is_bounded(start: bytes, again: bytes, size: int) -> No
         assert fed <= MAX_HEAD_BYTES + len(start) + size
         return
     raise AssertionError("it read on and on")
+
+
+HEAD_SENT = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+NOTHING = Framing("", 0)
+
+
+class Wire(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.protocol: Any = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool:
+        return False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+async def asynchronous(pieces: list[bytes], method: str, upgrade: str) -> tuple[object, ...]:
+    """A connection whose application reads between packets, and after the server's end."""
+    wire, connection = Wire(), AsyncConnection(asyncio.get_running_loop())
+    wire.protocol = connection
+    connection.connection_made(wire)
+    connection.start(method, HEAD_SENT, b"", NOTHING, keep_alive=True, write_timeout=None, upgrade=upgrade)
+
+    async def arrive() -> None:
+        for piece in pieces:
+            wire.protocol.data_received(piece)
+            await asyncio.sleep(0)
+        wire.protocol.eof_received()
+
+    arriving = asyncio.create_task(arrive())
+    head, body, error = None, [], ""
+    try:
+        answer = await connection.read_head(None, None)
+        head = (answer.status, answer.reason, tuple(answer.headers))
+        while chunk := await connection.read_chunk(None, None):
+            body.append(chunk)
+    except WireError as problem:
+        error = type(problem).__name__
+    await arriving
+    trailing = []
+    if connection.tunnel is not None:
+        while chunk := await connection.tunnel.read(65536, None):
+            trailing.append(chunk)
+    assert not connection.finish() or not error
+    connection.close()
+    return head, b"".join(body), error, b"".join(trailing)
+
+
+def blocking(pieces: list[bytes], method: str, upgrade: str) -> tuple[object, ...]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = BlockingConnection(ours)
+        connection.start(
+            method, HEAD_SENT, b"", NOTHING, keep_alive=True, write_timeout=None, deadline=None, upgrade=upgrade
+        )
+        for piece in pieces:
+            theirs.sendall(piece)
+        theirs.shutdown(socket.SHUT_WR)
+        head, body, error, trailing = None, [], "", []
+        try:
+            answer = connection.read_head(None, 20)
+            head = (answer.status, answer.reason, tuple(answer.headers))
+            while chunk := connection.read_chunk(None, 20):
+                body.append(chunk)
+        except WireError as problem:
+            error = type(problem).__name__
+        if connection.tunnel is not None:
+            while chunk := connection.tunnel.read(65536, 20):
+                trailing.append(chunk)
+        assert not connection.finish() or not error
+        connection.close()
+    return head, b"".join(body), error, b"".join(trailing)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(cut(), METHODS)
+def test_both_kinds_of_connection_agree(pieces: list[bytes], request_: tuple[str, str]) -> None:
+    """All at once or in pieces, on a loop or in a thread: one outcome, and no wait that does not end."""
+    data = [b"".join(pieces)] if pieces else []
+    in_pieces = asyncio.run(asyncio.wait_for(asynchronous(pieces, *request_), 60))
+    assert asyncio.run(asyncio.wait_for(asynchronous(data, *request_), 60)) == in_pieces
+    assert blocking(pieces, *request_) == in_pieces

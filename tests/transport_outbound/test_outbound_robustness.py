@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from outbound_support import CLIENTS, URL, Client, FakeRuntime, Peer, Server, cluster, eventually, snapshot, stream_of
 
+from proxyless.engine.steps import FailureKind
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
@@ -260,6 +262,7 @@ class Script:
 
     def __init__(self) -> None:
         self.row: Row | None = None
+        self.once = False
         self.served: list[tuple[int, str]] = []
 
     async def __call__(self, peer: Peer) -> None:
@@ -276,6 +279,8 @@ class Script:
                 await peer.body(headers)
                 await peer.ok(path.encode())
                 continue
+            if self.once:
+                self.row = None
             if row.read_request:
                 await peer.body(headers)
             if not await self._play(peer, row, headers):
@@ -342,6 +347,8 @@ def test_outcome_and_the_next_request(row: Row) -> None:
                 script.row = None
                 if row.script[0] == OK and row.script[-1] in (CLOSE, RESET):
                     await eventually(lambda: server.open == 0)  # what comes later, the next request meets
+                    for _ in range(3):  # the loop hears of it before the next request asks
+                        await asyncio.sleep(0)
                 for number in range(2):
                     assert (await client.get(f"{URL}good/{number}")).text == f"/good/{number}"
                 if row.read_request:
@@ -353,6 +360,62 @@ def test_outcome_and_the_next_request(row: Row) -> None:
                 await eventually(lambda: server.open == 1)
                 await eventually(lambda: len(asyncio.all_tasks()) == tasks)
             await eventually(lambda: server.open == 0)
+
+    for which in CLIENTS[:2]:
+        asyncio.run(asyncio.wait_for(ours(which), 60))
+
+
+RETRIED = [row for row in ROWS if row.outcome == BROKEN and row.method == "GET" and row.read_request]
+
+
+@pytest.mark.parametrize("row", RETRIED, ids=lambda row: row.name.replace(" ", "-"))
+def test_a_policy_asks_again(row: Row) -> None:
+    """What is broken before the application has seen any of it is asked for again: it sees the second answer only."""
+
+    async def ours(which: tuple[str, str]) -> None:
+        script = Script()
+        script.once = True
+        with Server(script) as server:
+            runtime = FakeRuntime(snapshot(cluster(server.port)))
+            async with Client(*which, runtime) as client:
+                script.row = row
+                response = await client.get(f"{URL}row")
+                assert (response.status_code, response.text) == (200, "/row")
+                first, second = response.extensions["proxyless"].attempts
+                assert (first.failure.kind, second.status) == (FailureKind.RESET, 200)
+
+    for which in CLIENTS[:2]:
+        asyncio.run(asyncio.wait_for(ours(which), 60))
+
+
+@pytest.mark.parametrize("where", ["head", "body", "chunk"])
+def test_a_drip_that_never_ends_meets_the_routes_timeout(where: str) -> None:
+    """Each byte comes in time for the application's read timeout; the whole never would."""
+    begin = {"head": b"HTTP/1.1 200 OK\r\nx: ", "body": LENGTH % 9999, "chunk": CHUNKED + b"ffff\r\n"}[where]
+
+    async def drip(peer: Peer) -> None:
+        line, _ = await peer.head()
+        while "/good" in line:
+            await peer.ok()
+            line, _ = await peer.head()
+        await peer.send(begin)
+        while True:
+            await peer.send(b"a")
+            await asyncio.sleep(0.01)
+
+    async def ours(which: tuple[str, str]) -> None:
+        with Server(drip) as server:
+            runtime = FakeRuntime(snapshot(cluster(server.port), retry=None, timeout=1.5))
+            async with Client(*which, runtime) as client:
+                if where == "head":
+                    response = await client.get()
+                    assert (response.status_code, response.headers["x-envoy-response-flags"]) == (504, "UT")
+                else:
+                    with pytest.raises(client.module.ReadTimeout):
+                        await client.get()
+                await eventually(lambda: server.open == 0)
+                runtime.world = snapshot(cluster(server.port), retry=None)
+                assert (await client.get(f"{URL}good")).text == "hello"
 
     for which in CLIENTS[:2]:
         asyncio.run(asyncio.wait_for(ours(which), 60))

@@ -1,6 +1,7 @@
 """Connections that switch protocols: the network stream of a response, as httpcore's users know it."""
 
 import asyncio
+import contextlib
 import inspect
 import ssl
 from pathlib import Path
@@ -108,6 +109,35 @@ def test_more_than_buffers_hold(which: Which) -> None:
                     sending = asyncio.create_task(asyncio.to_thread(stream.write, data, 20))
                     assert await asyncio.to_thread(lambda: asyncio.run(exactly(stream, len(data)))) == data
                     await sending
+
+    run(scenario())
+
+
+def test_what_was_written_before_the_close_arrives(which: Which) -> None:
+    heard: list[int] = []
+
+    async def listen(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(SWITCH)
+        await asyncio.sleep(0.1)  # so that it fills the buffers
+        heard.append(len(await peer.reader.read(-1)))
+
+    async def scenario() -> None:
+        with mesh(listen) as (server, runtime):
+            async with Client(*which, runtime) as client:
+                async with client.stream("GET", headers=ASK) as response:
+                    stream = response.extensions["network_stream"]
+                    if client.is_async:
+                        writing = asyncio.create_task(stream.write(b"x" * 2**23))
+                        await asyncio.sleep(0)  # written, but not gone
+                        await close(stream)
+                        with contextlib.suppress(Exception):
+                            await writing
+                    else:
+                        stream.write(b"x" * 2**23)
+                        await close(stream)
+                await eventually(lambda: server.open == 0)
+        assert heard == [2**23]
 
     run(scenario())
 

@@ -127,11 +127,11 @@ class AsyncConnection(asyncio.Protocol):
         return not (self._closed or self._busy or self._error is not None)
 
     def close(self) -> None:
-        """Now; what was not sent is lost."""
+        """Now; what was not sent is lost, unless the application closed what it switched to: that says goodbye."""
         self._closed = True
         if self._sender is not None:
             self._sender.cancel()
-        if self._transport is not None:
+        if self._transport is not None and not (self.tunnel is not None and self._transport.is_closing()):
             self._transport.abort()
 
     def fact(self, name: str) -> object:

@@ -9,6 +9,8 @@ from proxyless.transport.http1.errors import ConnectFailed, ConnectionEnded, Rea
 
 # Bytes that may wait for the application before the peer is made to wait.
 _HIGH_WATER = 256 * 1024
+# Seconds that what was written has to leave after ``aclose``.
+_LINGER = 5.0
 
 
 class AsyncTunnel(asyncio.Protocol):
@@ -86,7 +88,10 @@ class AsyncTunnel(asyncio.Protocol):
     async def aclose(self) -> None:
         """What was written still goes out; who reads gets b""."""
         self._ended = True
-        self._transport.close()
+        if not self._transport.is_closing():
+            self._transport.close()
+            # A peer that takes nothing must not keep the socket.
+            self._loop.call_later(_LINGER, self._transport.abort)
         self._wake()
         await asyncio.sleep(0)
 
