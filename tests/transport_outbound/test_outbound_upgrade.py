@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from outbound_support import (
     CLIENTS,
     URL,
@@ -64,7 +65,8 @@ async def switch(peer: Peer) -> None:
         return
 
 
-def test_bytes_both_ways(which: Which) -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_bytes_both_ways(which: Which, new_loop: Any) -> None:
     async def scenario() -> None:
         with mesh(switch) as (server, runtime):
             async with Client(*which, runtime) as client:
@@ -89,7 +91,8 @@ def test_bytes_both_ways(which: Which) -> None:
                 assert runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 0
             await eventually(lambda: server.open == 0)
 
-    run(scenario())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_more_than_buffers_hold(which: Which) -> None:
