@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxyless.cli import output
 from proxyless.cli.identity import add_identity, labels
 from proxyless.cli.logs import OneLine
-from proxyless.cli.parsers import Subparsers, add_command, port
+from proxyless.cli.parsers import Subparsers, UsageError, add_command, port
 
 if TYPE_CHECKING:
     from proxyless.envoy.sidecar import Sidecar
@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         token_file=arguments.token_file,
         state_dir=arguments.state_dir,
     )
+    if not settings.service:
+        raise UsageError("whose sidecar is it? Name the service with --service or PROXYLESS_SERVICE")
     options = Options(
         settings,
         app_port=arguments.app_port,

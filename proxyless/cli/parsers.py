@@ -87,7 +87,7 @@ def duration(text: str) -> float:
 
 def port(text: str) -> int:
     """A port to listen on; 0 means any free one."""
-    if not text.isascii() or not text.isdigit() or int(text[:6]) > 65535:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 

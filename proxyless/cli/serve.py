@@ -152,12 +152,14 @@ def parse_ports(texts: list[str]) -> dict[str, int]:
     ports: dict[str, int] = {}
     for text in texts or ["0"]:
         name, _, number = text.rpartition("=")
-        if not number.isascii() or not number.isdigit() or int(number) > 65535:
-            raise UsageError(f"port {text!r} is not [NAME=]NUMBER, e.g. --port http=8080")
+        try:
+            found = port(number)
+        except argparse.ArgumentTypeError:
+            raise UsageError(f"port {text!r} is not [NAME=]NUMBER, e.g. --port http=8080") from None
         if name in ports:
             what = f"the name {name!r} twice" if name else "two ports without a name"
             raise UsageError(f"--port has {what}: give each its own, e.g. --port http=8080 --port admin=8081")
-        ports[name] = int(number)
+        ports[name] = found
     return ports
 
 

@@ -50,8 +50,9 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """host: IP address that callers connect to, None for the one the control plane sees. Ports: 0 for any free one.
+    """settings: they name a service. host: IP address that callers connect to, None for the one the control plane sees.
 
+    Ports: 0 for any free one.
     inbound_name: of the port in the registry; Services refer to it, and its start says the protocol (``grpc``).
     admin_port: on loopback; 0 for a socket that only this user can open. ttl: seconds a certificate is asked for.
     """
@@ -74,8 +75,6 @@ class Sidecar:
     def __init__(self, options: Options, tell: Tell) -> None:
         """Raises ConfigurationError for what can be known to be wrong before anything is started."""
         settings = options.settings
-        if not settings.service:
-            raise ConfigurationError("whose sidecar is it? Name the service with --service or PROXYLESS_SERVICE")
         if settings.plaintext:
             raise ConfigurationError("a sidecar needs the control plane's TLS address: give it with --control-plane")
         self._options = options

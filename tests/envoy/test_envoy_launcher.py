@@ -73,7 +73,10 @@ def test_what_cannot_start_says_why(
         assert main(["envoy", "sidecar", "--app-port", "1", *arguments]) == 1
         return capsys.readouterr().err
 
-    assert "--service" in refused()
+    with monkeypatch.context() as nobody:
+        nobody.delenv("PROXYLESS_SERVICE", raising=False)
+        assert main(["envoy", "sidecar", "--app-port", "1"]) == 2
+        assert "--service" in capsys.readouterr().err
     assert "not an IP address" in refused("--service", "a", "--outbound-port", "0", "--host", "localhost")
     with taken_port() as port:
         assert "choose another --outbound-port" in refused("--service", "a", "--outbound-port", str(port))
