@@ -9,10 +9,10 @@ from typing import Any
 from proxyless.cli import output
 from proxyless.cli.connection import ApiError, Connection
 from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir, duration
+from proxyless.cli.rollout import TIMEOUT, is_live, wait_for
 from proxyless.model.errors import ProxylessError
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_TIMEOUT = 30.0
 
 
 def register(subparsers: Subparsers) -> None:
@@ -34,9 +34,9 @@ def register(subparsers: Subparsers) -> None:
         "-n", "--namespace", default="default", help="of documents that name none (default: %(default)s)"
     )
     parser.add_argument(
-        "--wait", action="store_true", help="until every client has accepted it; fail if one refuses or lags"
+        "--wait", action="store_true", help="until every client concerned has accepted it; fail if one refuses or lags"
     )
-    parser.add_argument("--timeout", type=duration, default=_TIMEOUT, metavar="TIME", help="of --wait (default: 30s)")
+    parser.add_argument("--timeout", type=duration, default=TIMEOUT, metavar="TIME", help="of --wait (default: 30s)")
     add_output(parser, "text", "json")
     add_state_dir(parser)
 
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.output == "text":
             for result in answer["results"]:
                 output.data(f"{result['kind'].lower()}/{result['name']} {result['action']}")
-    rollout = _wait(connection, generation, arguments.timeout) if arguments.wait else None
+    rollout = wait_for(connection, generation, applied, arguments.timeout) if arguments.wait else None
     if arguments.output == "json":
         output.as_json({"results": applied, "generation": generation, "rollout": rollout})
-    return 0 if rollout is None or not (rollout["refused"] or rollout["lagging"]) else 1
+    return 0 if rollout is None or is_live(rollout) else 1
 
 
 def _apply(connection: Connection, file: str, text: bytes, namespace: str, *, dry_run: bool = False) -> Any:
@@ -79,19 +79,6 @@ def _apply(connection: Connection, file: str, text: bytes, namespace: str, *, dr
         output.problems(error.problems)
         output.message(f"proxyless: {error}")
         return None
-
-
-def _wait(connection: Connection, generation: int, timeout: float) -> dict[str, Any]:
-    found: dict[str, Any] = connection.call(
-        "GET", "rollout", query={"generation": generation, "timeout": timeout}, timeout=timeout + 10
-    )
-    for refusal in found["refused"]:
-        output.line(f"{refusal['node']} refused it: {refusal['error']}")
-    for node in found["lagging"]:
-        output.line(f"{node} has not answered within {timeout:g} s")
-    accepted = len(found["accepted"])
-    output.message(f"accepted by {accepted} connected client{'' if accepted == 1 else 's'}")
-    return found
 
 
 def _texts(names: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         items = connection.get(path, **query)["items"]
     documents = [item["document"] for item in items]
     if arguments.output == "json":
+        documents = [_with_status(item) for item in items]
         output.as_json(documents[0] if arguments.name else {"items": documents})
     elif arguments.output == "yaml":
         import yaml
@@ -40,15 +41,46 @@ def run(arguments: argparse.Namespace) -> int:
         if documents:
             output.data(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
     elif items:
-        output.table(("NAMESPACE", "NAME", "AGE", "SOURCE"), map(_row, items))
+        output.table(("NAMESPACE", "NAME", "STATUS", "AGE", "SOURCE"), map(_row, items))
+        for item in items:
+            _say(item)
     else:
         output.message(f"no {arguments.kind} found")
     return 0
 
 
-def _row(item: dict[str, Any]) -> tuple[str, str, str, str]:
+def _with_status(item: dict[str, Any]) -> dict[str, Any]:
+    if item["status"] is None:
+        return dict(item["document"])
+    return {**item["document"], "status": {**item["status"], "source": item["source"]}}
+
+
+def _row(item: dict[str, Any]) -> tuple[str, ...]:
     metadata = item["document"]["metadata"]
-    return metadata.get("namespace", ""), metadata["name"], _age(item["created"]), item["source"]
+    age = _age(item["created"])
+    return metadata.get("namespace", ""), metadata["name"], _state(item["status"]), age, item["source"]
+
+
+def _state(status: dict[str, Any] | None) -> str:
+    """``accepted``, or by how many of the clients that have to do with it it is not."""
+    if status is None:
+        return "-"
+    state = str(status["state"])
+    if state not in ("pending", "refused"):
+        return state
+    return f"{state} {status[state]}/{status['accepted'] + status['pending'] + status['refused']}"
+
+
+def _say(item: dict[str, Any]) -> None:
+    document, status = item["document"], item["status"]
+    if status is None:
+        return
+    name = "/".join(part for part in (document["metadata"].get("namespace"), document["metadata"]["name"]) if part)
+    what = f"{item['source']}: {document['kind']} {name}"
+    for refusal in status["refusals"]:
+        output.line(f"{what}: {refusal['node']} refused {refusal['type']} {refusal['name']}: {refusal['reason']}")
+    for each in status["leftOut"]:
+        output.line(f"{what}: not sent to {each['kind']} clients: {each['note']}")
 
 
 def _age(created: float) -> str:

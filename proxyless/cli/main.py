@@ -30,6 +30,7 @@ COMMANDS = {
     "request": ("proxyless.cli.request", "send a request, or many, through the mesh"),
     "explain": ("proxyless.cli.explain", "say what would happen to a request, and why"),
     "apply": ("proxyless.cli.apply", "put configuration into a running control plane"),
+    "wait": ("proxyless.cli.wait", "wait until configuration is live in every client, or say who refused it"),
     "get": ("proxyless.cli.get", "show configuration"),
     "delete": ("proxyless.cli.delete", "remove configuration"),
     "analyze": ("proxyless.cli.analyze", "find what is wrong with YAML files, offline"),

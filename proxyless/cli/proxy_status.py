@@ -32,8 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     output.table(("NODE", "NAMESPACE", "SERVICE", "KIND", *(name.upper() for name in _TYPES)), map(_row, clients))
     for client in clients:
         for status in client["types"]:
-            if status["error"]:
-                output.line(f"{client['node']} refused {status['type']}: {status['error']}")
+            # While a response of several is searched for the one at fault, nobody knows its name yet.
+            refused = status["refused"] or ({"": status["error"]} if status["error"] else {})
+            for name, reason in refused.items():
+                output.line(f"{client['node']} refused {status['type']} {name}".rstrip() + f": {reason}")
         for note in client["leftOut"]:
             output.line(f"{client['node']} was not sent: {note}")
     return 0

@@ -20,6 +20,7 @@ from proxyless.control_plane.ca.server_certificate import ServerCertificate
 from proxyless.control_plane.ca.service import CertificateService
 from proxyless.control_plane.ca.token_issuer import TokenIssuer
 from proxyless.control_plane.configuration import Configuration
+from proxyless.control_plane.delivery.delivery import Delivery
 from proxyless.control_plane.grpc_server import start_grpc_server
 from proxyless.control_plane.http_server import HttpServer
 from proxyless.control_plane.peer_identities import PeerIdentities
@@ -195,6 +196,7 @@ class ControlPlane:
             registry=self._registry,
             worlds=self._worlds,
             ads=self._ads,
+            delivery=Delivery(self._ads),
             tokens=self._tokens,
             metrics=self._metrics,
             admin_token=self._state.admin_token(),

@@ -57,6 +57,7 @@ def test_apply_get_delete_round_trip(cli: Cli, shop: Path, tmp_path: Path) -> No
 
     again = tmp_path / "again.yaml"
     again.write_text(cli("get", "vs", "shop", "-o", "yaml").out)
+    assert one.pop("status")["state"] == "unused"
     assert yaml.safe_load(again.read_text()) == one
     assert cli("apply", "-f", str(again)).out == "virtualservice/shop unchanged\n"
 

@@ -39,6 +39,8 @@ def serve(folder: Path, application: str) -> subprocess.CompletedProcess[str]:
         (["envoy", "sidecar", "--app-port", "8080"], "--service"),
         (["envoy", "sidecar", "--service", "x", "--app-port", "0000009999999"], "not a port from 0 to 65535"),
         (["get", "vs", "a", "b"], "usage: proxyless get"),
+        (["wait", "reviews"], "'reviews' is not KIND/NAME, e.g. vs/reviews"),
+        (["wait", "vs/reviews", "--timeout", "soon"], "not a duration"),
         (["analyze", "/no/such/path"], "/no/such/path does not exist"),
     ],
 )

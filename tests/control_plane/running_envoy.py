@@ -42,9 +42,19 @@ class Envoy:
 
 @contextlib.contextmanager
 def running_envoy(
-    directory: Path, xds: str, *, delta: bool, node: str, listeners: list[Any] | None = None, load_reports: bool = False
+    directory: Path,
+    xds: str,
+    *,
+    delta: bool,
+    node: str,
+    listeners: list[Any] | None = None,
+    load_reports: bool = False,
+    metadata: dict[str, Any] | None = None,
 ) -> Iterator[Envoy]:
-    """Envoy with all clusters and listeners from the plaintext xDS address, beside the static ``listeners``."""
+    """Envoy with all clusters and listeners from the plaintext xDS address, beside the static ``listeners``.
+
+    metadata: of its node.
+    """
     host, _, port = xds.rpartition(":")
     http2 = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -56,7 +66,7 @@ def running_envoy(
     ads = {"ads": {}, "resource_api_version": "V3"}
     services = [{"envoy_grpc": {"cluster_name": "xds"}}]
     bootstrap: dict[str, Any] = {
-        "node": {"id": node, "cluster": "gateway.default", "metadata": {"NAMESPACE": "default"}},
+        "node": {"id": node, "cluster": "gateway.default", "metadata": {"NAMESPACE": "default"} | (metadata or {})},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "dynamic_resources": {
             "ads_config": {

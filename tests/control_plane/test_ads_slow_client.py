@@ -112,11 +112,11 @@ def test_a_client_that_does_not_read_holds_up_nobody(guesses: bool) -> None:
         try:
             mute = Mute(reader, writer)
             await mute.say(node=node("mute", agent="envoy"))
-            await reached("the first push", lambda: ads.counters.pushes == 1)
-            from_now = ads.counters.pushes
+            await reached("the first push", lambda: ads.counters.pushes.total() == 1)
+            from_now = ads.counters.pushes.total()
             await compare(ads, port, mute)
             # Everything that was sent went to the client that reads.
-            assert ads.counters.pushes - from_now == CHANGES
+            assert ads.counters.pushes.total() - from_now == CHANGES
             status = next(each for each in ads.clients() if each.node == "mute")
             assert status.types[0].state is (SyncState.SYNCED if guesses else SyncState.STALE)
 

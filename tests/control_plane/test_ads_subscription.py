@@ -214,3 +214,17 @@ def test_versions_tell_contents_apart(left: dict[str, bytes], right: dict[str, b
 
 def test_versions_do_not_depend_on_order() -> None:
     assert version_of({"a": b"1", "b": b"2"}) == version_of({"b": b"2", "a": b"1"})
+
+
+def test_a_refusal_ends_with_the_subscription_to_what_was_refused() -> None:
+    client = Client(ROUTE, "a", "b")
+    client.ask()
+    client.look(AB)
+    client.ack()
+    client.world(A2 | B)
+    client.nack()
+    assert type_status(client.state).refused == {"a": "no"}
+    client.ask("b")
+    status = type_status(client.state)
+    assert (status.state, status.error, status.refused) == (SyncState.SYNCED, "", {})
+    assert client.state.settled(client.generation)

@@ -111,7 +111,11 @@ def test_a_refusal_is_visible_and_new_content_comes(running: RunningControlPlane
             assert timeouts == {"sent": "2s", "accepted": "1s"}
             path = f"rollout?generation={applied['generation']}&timeout=10"
             rollout = await asyncio.to_thread(running.api, "GET", path)
-            assert rollout["refused"] == [{"node": "refuser", "error": "routes: no 2 s here"}]
+            (refused,) = rollout["refused"]
+            assert (refused["node"], refused["error"]) == ("refuser", "routes: no 2 s here")
+            (resource,) = refused["resources"]
+            assert (resource["type"], resource["name"], resource["reason"]) == ("routes", ROUTE_NAME, "no 2 s here")
+            assert [(each["kind"], each["name"]) for each in resource["madeFrom"]] == [("VirtualService", "reviews")]
             await asyncio.to_thread(running.apply, SPLIT % 3)
             third = await stream.read()
             await stream.ask(ROUTE, ROUTE_NAME, after=third)

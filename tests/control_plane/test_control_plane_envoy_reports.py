@@ -73,7 +73,7 @@ def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProc
 
 def nacks(running: InProcessControlPlane) -> float:
     lines = running.http("GET", "/metrics")[1].splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("proxyless_xds_nacks_total "))
+    return next(float(line.split()[1]) for line in lines if line.startswith("pilot_xds_cds_reject "))
 
 
 def test_a_cluster_that_envoy_refuses_is_named_and_the_old_one_stays(

@@ -47,7 +47,7 @@ def test_metrics_count(running: RunningControlPlane) -> None:
     for line in (
         "proxyless_config_resources ",
         'proxyless_registry_workloads{state="serving"} ',
-        "proxyless_xds_clients 0.0",
+        'pilot_total_xds_rejects{type="cds"} ',
     ):
         assert line in text
 

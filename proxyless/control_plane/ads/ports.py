@@ -4,6 +4,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from proxyless.control_plane.resources.resource import Key
 from proxyless.control_plane.world import World
 from proxyless.model.spiffe import SpiffeId
 
@@ -19,6 +20,8 @@ class Client(Protocol):
     def namespace(self) -> str: ...
     @property
     def service_account(self) -> str: ...
+    @property
+    def version(self) -> str: ...
 
 
 class Generated(Protocol):
@@ -40,6 +43,10 @@ class Generator(Protocol):
 
     def resources(self, client: Any, type_url: str, names: Iterable[str]) -> Mapping[str, Generated]:
         """Resources by name, those that exist of ``names``; ``*`` asks for all there are for this client."""
+        ...
+
+    def sources(self, client: Any, type_url: str, name: str, body: bytes) -> Mapping[Key, bytes]:
+        """Which configuration resources such a resource was made from, each with a digest of what it made of it."""
         ...
 
 

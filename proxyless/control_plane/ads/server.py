@@ -1,42 +1,23 @@
 """The ADS server: admits streams, wakes them when the world changes, and answers for their state."""
 
-import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from proxyless.control_plane.ads.changes import Changes
+from proxyless.control_plane.ads.counters import AdsCounters
 from proxyless.control_plane.ads.debounce import Debounce
 from proxyless.control_plane.ads.delta_stream import DeltaStream
 from proxyless.control_plane.ads.ports import Client, Generator, MakeGenerator, ReadNode
 from proxyless.control_plane.ads.session import Session
+from proxyless.control_plane.ads.state import Update
 from proxyless.control_plane.ads.status import ClientStatus, TypeConfig
 from proxyless.control_plane.ads.stream import Stream
+from proxyless.control_plane.type_urls import PUSH_ORDER
 from proxyless.control_plane.world import World
 from proxyless.model.errors import NotReadyError
 from proxyless.model.spiffe import SpiffeId
 
 MAX_STREAMS = 10_000
-# A client is up to date once it has been for this long: accepting routes makes it ask for clusters, and so on.
-_QUIET = 0.1
-_LOOK = 0.02
-
-
-@dataclass(slots=True)
-class AdsCounters:
-    """Totals since the start, for /metrics."""
-
-    pushes: int = 0
-    acks: int = 0
-    nacks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """What became of a generation of the world: nodes that accepted it, refused it (with why), or have not answered."""
-
-    accepted: tuple[str, ...] = ()
-    refused: tuple[tuple[str, str], ...] = ()
-    lagging: tuple[str, ...] = ()
 
 
 class AdsServer:
@@ -45,6 +26,8 @@ class AdsServer:
     make_generator: builds the resources of a world, once for each world that is asked about. read_node: who asks.
     Until the first ``publish`` every stream is refused: a control plane that has not read its stores knows nothing, and
     must not say so to clients that know better.
+
+    changes: of what clients were sent and said, and of who is connected.
     """
 
     def __init__(
@@ -57,6 +40,7 @@ class AdsServer:
     ) -> None:
         self.read_node = read_node
         self.counters = AdsCounters()
+        self.changes = Changes()
         self._make_generator = make_generator
         self._clock = clock
         self._max_streams = max_streams
@@ -64,6 +48,8 @@ class AdsServer:
         self._world: World | None = None
         self._generator: tuple[Generator, int] | None = None
         self._debounce = Debounce(self._wake_all)
+        # When the world first became another than the one that streams were told of.
+        self._changed_at: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -72,6 +58,8 @@ class AdsServer:
     def publish(self, world: World) -> None:
         """Serve this world from now on; streams are told once changes have been quiet for a moment."""
         self._world = world
+        if self._changed_at is None:
+            self._changed_at = time.monotonic()
         self._debounce()
 
     @property
@@ -90,23 +78,6 @@ class AdsServer:
                 return session.configuration()
         return None
 
-    async def rollout(self, generation: int, limit: float) -> Rollout:
-        """Wait until every client has accepted or refused this generation of the world, at most ``limit`` seconds."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + limit
-        quiet_since: float | None = None
-        while True:
-            now = loop.time()
-            waiting = [s for s in self._sessions if not s.settled(generation) and not s.refusals]
-            quiet_since = None if waiting else quiet_since if quiet_since is not None else now
-            if now >= end or (quiet_since is not None and now - quiet_since >= _QUIET):
-                break
-            await asyncio.sleep(_LOOK)
-        refused = [(s.client.node_id, "; ".join(s.refusals)) for s in self._sessions if s.refusals]
-        lagging = [s.client.node_id for s in waiting]
-        accepted = [s.client.node_id for s in self._sessions if s not in waiting and not s.refusals]
-        return Rollout(tuple(sorted(accepted)), tuple(sorted(refused)), tuple(sorted(lagging)))
-
     def open(self, client: Client, service: str, identity: SpiffeId | None, stream: Stream | DeltaStream) -> Session:
         """A session for a client that was admitted; ``close`` it. NotReadyError before the first world or when full."""
         if not self.ready:
@@ -115,10 +86,12 @@ class AdsServer:
             raise NotReadyError(f"the control plane already serves {self._max_streams} streams")
         session = Session(client, service, identity, since=self._clock(), current=self.current, stream=stream)
         self._sessions[session] = None
+        self.changes()
         return session
 
     def close(self, session: Session) -> None:
         self._sessions.pop(session, None)
+        self.changes()
 
     def stop(self) -> None:
         self._debounce.cancel()
@@ -129,6 +102,27 @@ class AdsServer:
             self._generator = self._make_generator(self._world), self._world.generation
         return self._generator
 
+    def sending(self, session: Session, updates: Sequence[Update]) -> None:
+        """These responses go to the client, all that are due."""
+        self.counters.pushes.update(update.type_url for update in updates)
+        if not updates and session.settled(self.current()[1]):
+            # This change of the world was none for this client.
+            session.behind_since = None
+        self.changes()
+
+    def answered(self, session: Session, type_url: str, *, accepted: bool) -> None:
+        """The client accepted or refused a response."""
+        if type_url in PUSH_ORDER:
+            (self.counters.acks if accepted else self.counters.nacks)[type_url] += 1
+        if session.behind_since is not None and session.settled(self.current()[1]):
+            if not session.refusals:
+                self.counters.convergence.observe(time.monotonic() - session.behind_since)
+            session.behind_since = None
+
     def _wake_all(self) -> None:
         for session in self._sessions:
+            if session.behind_since is None:
+                session.behind_since = self._changed_at
             session.wake.set()
+        self._changed_at = None
+        self.changes()

@@ -96,8 +96,9 @@ class AdsService:
         """Send what is due whenever something changed, until the client ends the stream."""
         while not reader.done():
             # All at once: what waits for a slow client belongs to one world, and holds on to none.
-            for update in list(session.responses()):
-                self._ads.counters.pushes += 1
+            updates = list(session.responses())
+            self._ads.sending(session, updates)
+            for update in updates:
                 await context.write(variant.respond(update))
             woken = asyncio.create_task(session.wake.wait())
             try:
@@ -111,15 +112,16 @@ class AdsService:
         while (request := await context.read()) is not grpc.aio.EOF:
             self._receive(variant, session, request)
             session.wake.set()
+            self._ads.changes()
 
     def _receive(self, variant: Variant, session: Session, request: Any) -> None:
         error = error_text(request)
         subscription = variant.receive(session.stream, request)
         if error is not None:
-            self._ads.counters.nacks += 1
+            self._ads.answered(session, subscription.type_url, accepted=False)
             logger.warning("%s refused %s: %s", session.client.node_id, subscription.type_url, error)
         elif request.response_nonce and request.response_nonce == subscription.nonce:
-            self._ads.counters.acks += 1
+            self._ads.answered(session, subscription.type_url, accepted=True)
 
     def _check(self, namespace: str, service_account: str, identity: SpiffeId | None) -> None:
         """A client gets what its certificate says it is, whatever its node says (Istio: authorize in ads.go)."""

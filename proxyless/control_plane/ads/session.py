@@ -42,6 +42,8 @@ class Session:
         self.identity = identity
         self.stream = stream
         self.wake = asyncio.Event()
+        # Since when (monotonic seconds) the world is newer than what the client has accepted; None when it is not.
+        self.behind_since: float | None = None
         self._since = since
         self._current = current
         self._notes: dict[str, tuple[str, ...]] = {}
@@ -82,6 +84,7 @@ class Session:
         return ClientStatus(
             node=self.client.node_id,
             kind=str(self.client.kind.value),
+            version=self.client.version,
             namespace=self.client.namespace,
             service_account=self.client.service_account,
             service=self.service,

@@ -49,8 +49,8 @@ class TypeStatus:
 class ClientStatus:
     """One connected client. ``since`` is Unix seconds.
 
-    identity: its verified SPIFFE ID, empty on the plaintext port. delta: whether it speaks
-    the incremental variant. left_out: what its kind cannot take and was not sent.
+    identity: its verified SPIFFE ID, empty on the plaintext port. delta: whether it speaks the incremental variant.
+    version: of its software, as it says. left_out: what its kind cannot take and was not sent.
     """
 
     node: str
@@ -62,12 +62,14 @@ class ClientStatus:
     since: float
     types: tuple[TypeStatus, ...]
     delta: bool = False
+    version: str = ""
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "node": self.node,
             "kind": self.kind,
+            "version": self.version,
             "namespace": self.namespace,
             "serviceAccount": self.service_account,
             "service": self.service,

@@ -91,6 +91,10 @@ class Subscription(SubscriptionState):
             for kept in (self.sent, self.accepted):
                 for name in kept.keys() - wanted:
                     del kept[name]
+            if self.error and not self.outstanding and not self.refusals:
+                # It gave up what it had refused.
+                self.error = self.refused_version = ""
+                self.sent_version = self.accepted_version = version_of(self.accepted)
         return bool(wanted - before), bool(before - wanted)
 
     def _settle(self, version: str, error: str | None) -> None:

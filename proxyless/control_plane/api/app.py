@@ -1,7 +1,6 @@
 """The HTTP application: routes, authentication, and errors as JSON."""
 
 import hmac
-import json
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -15,7 +14,7 @@ from proxyless.control_plane.api.backend import Backend
 from proxyless.control_plane.api.clients import ClientRoutes
 from proxyless.control_plane.api.metrics import CONTENT_TYPE
 from proxyless.control_plane.api.resources import ResourceRoutes
-from proxyless.control_plane.api.responses import ApiError, body_of, error, text_field
+from proxyless.control_plane.api.responses import ApiError, body_of, error, json_of, text_field
 from proxyless.control_plane.ca.token_issuer import DEFAULT_TTL
 from proxyless.model.errors import ProxylessError
 
@@ -39,10 +38,7 @@ def application(backend: Backend) -> Starlette:
         return Response(backend.metrics.exposition(), media_type=CONTENT_TYPE)
 
     async def issue_token(request: Request) -> Response:
-        try:
-            body = json.loads(await body_of(request))
-        except (ValueError, RecursionError):
-            raise ApiError(400, "the body is not JSON") from None
+        body = json_of(await body_of(request))
         namespace, account = text_field(body, "namespace"), text_field(body, "serviceAccount")
         ttl = body.get("ttl", DEFAULT_TTL)
         if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= _LONGEST_TOKEN:
@@ -63,6 +59,7 @@ def application(backend: Backend) -> Starlette:
             route("/proxy-status", clients.status),
             route("/proxy-config/{node:path}", clients.configuration),
             route("/rollout", clients.rollout),
+            route("/rollout", clients.rollout, "POST"),
             route("/translate", clients.translate),
             route("/tokens", issue_token, "POST"),
         ],

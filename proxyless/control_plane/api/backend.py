@@ -7,6 +7,7 @@ from proxyless.control_plane.ads.server import AdsServer
 from proxyless.control_plane.api.metrics import Metrics
 from proxyless.control_plane.ca.token_issuer import TokenIssuer
 from proxyless.control_plane.configuration import Configuration
+from proxyless.control_plane.delivery.delivery import Delivery
 from proxyless.control_plane.registry.registry import Registry
 from proxyless.control_plane.world_keeper import WorldKeeper
 
@@ -19,6 +20,7 @@ class Backend:
     registry: Registry
     worlds: WorldKeeper
     ads: AdsServer
+    delivery: Delivery
     tokens: TokenIssuer
     metrics: Metrics
     admin_token: str

@@ -11,9 +11,13 @@ from starlette.responses import JSONResponse
 
 from proxyless.control_plane.ads.status import TypeConfig
 from proxyless.control_plane.api.backend import Backend
-from proxyless.control_plane.api.responses import ApiError, number
+from proxyless.control_plane.api.resources import key_of
+from proxyless.control_plane.api.responses import ApiError, body_of, json_of, number, text_field
 from proxyless.control_plane.closure import closure
+from proxyless.control_plane.delivery.status import Refusal
+from proxyless.control_plane.resources.resource import Key
 from proxyless.control_plane.translate.client import Client, ClientKind
+from proxyless.control_plane.translate.sources import TRACED
 from proxyless.control_plane.type_urls import short_name
 
 _LONGEST_WAIT = 600.0
@@ -34,17 +38,46 @@ class ClientRoutes:
         return JSONResponse({"node": node, "types": [_decoded(each) for each in types]})
 
     async def rollout(self, request: Request) -> JSONResponse:
-        """Wait until all clients have accepted (or refused) ``generation``, at most ``timeout`` seconds."""
+        """Wait until all clients have accepted (or refused) ``generation``, at most ``timeout`` seconds.
+
+        The body of a POST may name what matters: ``{"resources": [{"kind", "namespace", "name"}]}``. Then only clients
+        count that have to do with one of these.
+        """
         generation = int(number(request, "generation", self._backend.worlds.current.generation, 2**53))
         limit = number(request, "timeout", 30.0, _LONGEST_WAIT)
-        rollout = await self._backend.ads.rollout(generation, limit)
+        named = await self._named(request) if request.method == "POST" else None
+        rollout = await self._backend.delivery.rollout(generation, limit, named)
         return JSONResponse(
             {
                 "accepted": list(rollout.accepted),
-                "refused": [{"node": node, "error": text} for node, text in rollout.refused],
+                "refused": [
+                    {"node": node, "error": text, "resources": list(map(self._refusal, refusals))}
+                    for node, text, refusals in rollout.refused
+                ],
                 "lagging": list(rollout.lagging),
             }
         )
+
+    async def _named(self, request: Request) -> list[Key] | None:
+        """None if one of them acts on everything."""
+        found = json_of(await body_of(request))
+        named = found.get("resources") if isinstance(found, dict) else None
+        if not isinstance(named, list) or not named:
+            raise ApiError(400, "the body must be a JSON object with a list 'resources'")
+        keys = [key_of(*(text_field(each, part) for part in ("kind", "namespace", "name"))) for each in named]
+        for key in keys:
+            if key not in self._backend.configuration.resources:
+                raise ApiError(404, f"there is no {key}")
+        return keys if all(key.kind in TRACED for key in keys) else None
+
+    def _refusal(self, refusal: Refusal) -> dict[str, Any]:
+        fields = refusal.to_dict()
+        del fields["node"]
+        known = self._backend.configuration.resources
+        made_from = [
+            {**key._asdict(), "source": str(known[key].source) if key in known else ""} for key in refusal.made_from
+        ]
+        return {**fields, "madeFrom": made_from}
 
     async def translate(self, request: Request) -> JSONResponse:
         """What a library client of this identity would get for these targets: base64 of each Any, by type URL and name.

@@ -2,22 +2,33 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UnknownMetricFamily,
+)
 from prometheus_client.registry import Collector
 
+from proxyless.control_plane.ads.counters import BUCKETS, Histogram
 from proxyless.control_plane.ads.server import AdsServer
 from proxyless.control_plane.configuration import Configuration
 from proxyless.control_plane.load_reports.totals import LoadTotals
 from proxyless.control_plane.registry.registry import Registry
 from proxyless.control_plane.resources.problem import Level
+from proxyless.control_plane.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from proxyless.model.spiffe import SpiffeId
 from proxyless.model.workload import WorkloadState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
+# Istio's counters do not end in ``_total``, which the library would add to a counter's name.
+Family = type[CounterMetricFamily] | type[GaugeMetricFamily] | type[UnknownMetricFamily]
+_XDS_TYPES = {CLUSTER: "cds", ENDPOINT: "eds", LISTENER: "lds", ROUTE: "rds"}
 # Label values, and the value.
 Readings = list[tuple[tuple[str, ...], float]]
 
@@ -28,6 +39,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.certificates_signed = 0
         self._sources: list[tuple[Family, str, str, tuple[str, ...], Callable[[], Readings]]] = []
+        self._histograms: list[tuple[str, str, Histogram]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         self._counter(
@@ -39,10 +51,7 @@ class Metrics(Collector):
 
     def observe(self, ads: AdsServer, configuration: Configuration, registry: Registry) -> None:
         """Read these from now on."""
-        self._gauge("proxyless_xds_clients", "Connected xDS clients.", lambda: len(ads.sessions))
-        self._counter("proxyless_xds_pushes", "xDS responses sent.", lambda: ads.counters.pushes)
-        self._counter("proxyless_xds_acks", "xDS responses accepted.", lambda: ads.counters.acks)
-        self._counter("proxyless_xds_nacks", "xDS responses refused.", lambda: ads.counters.nacks)
+        self._observe_xds(ads)
         self._gauge("proxyless_config_resources", "Resources in effect.", lambda: len(configuration.resources))
 
         def problems() -> Readings:
@@ -57,6 +66,37 @@ class Metrics(Collector):
             GaugeMetricFamily, "proxyless_config_problems", "Problems of the configuration.", ("level",), problems
         )
         self._add(GaugeMetricFamily, "proxyless_registry_workloads", "Registered workloads.", ("state",), workloads)
+
+    def _observe_xds(self, ads: AdsServer) -> None:
+        """By Istio's names, for its dashboards and alerts; ``type`` is Istio's too."""
+
+        def clients() -> Readings:
+            return list(Counter((each.client.version, str(each.client.kind.value)) for each in ads.sessions).items())
+
+        def by_type(counts: Mapping[str, int]) -> Callable[[], Readings]:
+            return lambda: [((short,), counts.get(type_url, 0)) for type_url, short in _XDS_TYPES.items()]
+
+        def one_type(type_url: str) -> Callable[[], Readings]:
+            return lambda: [((), counters.nacks[type_url])]
+
+        counters = ads.counters
+        self._add(GaugeMetricFamily, "pilot_xds", "Connected xDS clients.", ("version", "type"), clients)
+        for name, text, counts in (
+            ("pilot_xds_pushes", "xDS responses sent.", counters.pushes),
+            ("pilot_xds_acks", "xDS responses that clients accepted.", counters.acks),
+            ("pilot_total_xds_rejects", "xDS responses that clients refused.", counters.nacks),
+        ):
+            self._add(UnknownMetricFamily, name, text, ("type",), by_type(counts))
+        for type_url, short in _XDS_TYPES.items():
+            text = f"{short.upper()} responses that clients refused."
+            self._add(UnknownMetricFamily, f"pilot_xds_{short}_reject", text, (), one_type(type_url))
+        self._histograms.append(
+            (
+                "pilot_proxy_convergence_time",
+                "Seconds from a change of the mesh to a client's having accepted all that it brings.",
+                counters.convergence,
+            )
+        )
 
     def observe_load(self, totals: LoadTotals) -> None:
         """What clients report of their requests: as trustworthy as they are."""
@@ -100,6 +140,11 @@ class Metrics(Collector):
             for values, value in read():
                 family.add_metric(values, value)
             yield family
+        for name, text, histogram in self._histograms:
+            bounds = [*map(str, BUCKETS), "+Inf"]
+            yield HistogramMetricFamily(
+                name, text, list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.total
+            )
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -1,5 +1,6 @@
 """``/api/v1/apply``, ``/api/v1/resources/...`` and ``/api/v1/problems``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from proxyless.control_plane.resources.kinds import KINDS, Kind, kind_named
 from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.render import to_document
 from proxyless.control_plane.resources.resource import Key, Resource
+from proxyless.control_plane.translate.sources import TRACED
 from proxyless.model.errors import ConfigurationError
 from proxyless.model.workload import Workload
 
@@ -48,7 +50,7 @@ class ResourceRoutes:
             found = [w for w in workloads if namespace is None or w.namespace == namespace]
             return JSONResponse({"items": [_workload(w) for w in sorted(found, key=lambda w: (w.namespace, w.id))]})
         kind = _kind(request)
-        return JSONResponse({"items": [self._document(r) for r in self._configuration.get(kind.name, "", namespace)]})
+        return JSONResponse({"items": await self._documents(self._configuration.get(kind.name, "", namespace))})
 
     async def one(self, request: Request) -> JSONResponse:
         if request.path_params["kind"].lower() in _WORKLOADS:
@@ -59,7 +61,7 @@ class ResourceRoutes:
         key = _key(request)
         if (resource := self._configuration.resources.get(key)) is None:
             raise ApiError(404, f"there is no {key}")
-        return JSONResponse(self._document(resource))
+        return JSONResponse((await self._documents([resource]))[0])
 
     async def delete(self, request: Request) -> JSONResponse:
         key = _key(request)
@@ -74,11 +76,22 @@ class ResourceRoutes:
     async def problems(self, _: Request) -> JSONResponse:
         return JSONResponse({"problems": [problem.to_dict() for problem in self._configuration.problems]})
 
-    def _document(self, resource: Resource[Any]) -> dict[str, Any]:
-        """With where it comes from, and since when. As it was applied; one from a file, as it was understood."""
-        document = self._configuration.document_of(resource.key) or to_document(resource)
-        source = resource.source.file + (f":{resource.source.line}" if resource.source.line else "")
-        return {"document": document, "source": source, "created": resource.created}
+    async def _documents(self, resources: Sequence[Resource[Any]]) -> list[dict[str, Any]]:
+        """With where they come from, since when, and what became of them in the connected clients.
+
+        As it was applied; one from a file, as it was understood. status: None of a kind that acts on everything.
+        """
+        told = [resource.key for resource in resources if resource.kind in TRACED]
+        statuses = await self._backend.delivery.statuses(told) if told else {}
+        return [
+            {
+                "document": self._configuration.document_of(resource.key) or to_document(resource),
+                "source": str(resource.source),
+                "created": resource.created,
+                "status": statuses[resource.key].to_dict() if resource.key in statuses else None,
+            }
+            for resource in resources
+        ]
 
 
 def _applied(applied: Applied, generation: int) -> dict[str, Any]:
@@ -94,11 +107,19 @@ def _workload(workload: Workload) -> dict[str, Any]:
     fields = workload.to_dict()
     metadata = {"name": fields.pop("id"), "namespace": fields.pop("namespace"), "labels": fields.pop("labels")}
     document = {"apiVersion": "proxyless/v1", "kind": "Workload", "metadata": metadata, "spec": fields}
-    return {"document": document, "source": f"registered, {workload.state.value}, {workload.address}", "created": 0.0}
+    return {
+        "document": document,
+        "source": f"registered, {workload.state.value}, {workload.address}",
+        "created": 0.0,
+        "status": None,
+    }
 
 
 def _kind(request: Request) -> Kind:
-    name = request.path_params["kind"]
+    return _kind_named(request.path_params["kind"])
+
+
+def _kind_named(name: str) -> Kind:
     if (kind := kind_named(name)) is None:
         known = ", ".join(sorted(each.plural for each in KINDS.values()))
         raise ApiError(404, f"there is no kind {name[:100]!r}; there are {known} and workloads")
@@ -106,6 +127,10 @@ def _kind(request: Request) -> Kind:
 
 
 def _key(request: Request) -> Key:
-    kind = _kind(request)
-    namespace = request.path_params["namespace"] if kind.namespaced else ""
-    return Key(kind.name, namespace[:253], request.path_params["name"][:253])
+    return key_of(*(request.path_params[part] for part in ("kind", "namespace", "name")))
+
+
+def key_of(kind_name: str, namespace: str, name: str) -> Key:
+    """kind_name: as people type it. Raises ApiError 404 for what is no kind."""
+    kind = _kind_named(kind_name)
+    return Key(kind.name, namespace[:253] if kind.namespaced else "", name[:253])

@@ -1,5 +1,6 @@
 """JSON answers and errors: ``{"error": ..., "problems": [...]}``."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,14 @@ async def body_of(request: Request) -> bytes:
         if len(parts) > MAX_BODY:
             raise ApiError(413, f"the body is larger than {MAX_BODY // 2**20} MiB; apply it in parts")
     return bytes(parts)
+
+
+def json_of(body: bytes) -> Any:
+    """Raises ApiError 400 for what is no JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is not JSON") from None
 
 
 def number(request: Request, name: str, default: float, most: float) -> float:

@@ -97,4 +97,6 @@ def _canonical(document: Document) -> Mapping[str, Any]:
     metadata = dict(document.data["metadata"])
     if document.key.namespace:
         metadata["namespace"] = document.key.namespace
-    return {**document.data, "metadata": metadata}
+    # What `get -o json` shows of its fate is none of its content.
+    content = {field: value for field, value in document.data.items() if field != "status"}
+    return {**content, "metadata": metadata}

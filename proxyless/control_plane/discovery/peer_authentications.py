@@ -53,8 +53,12 @@ class PeerAuthentications:
 
     def origin(self, namespace: str, labels: Mapping[str, str]) -> str:
         """The most specific policy that has a say, for people; "" when the default acts."""
+        policy = self.of(namespace, labels)
+        return str(policy.key) if policy else ""
+
+    def of(self, namespace: str, labels: Mapping[str, str]) -> Resource[Any] | None:
+        """The most specific policy that has a say."""
         for resource in self._selecting.get(namespace, ()):
             if selects(resource.spec.selector.match_labels, labels):
-                return str(resource.key)
-        policy = self._namespaces.get(namespace) or self._mesh
-        return str(policy.key) if policy else ""
+                return resource
+        return self._namespaces.get(namespace) or self._mesh

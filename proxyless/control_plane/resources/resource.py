@@ -31,6 +31,9 @@ class Source:
     line: int = 0
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
     def line_of(self, path: str) -> int:
         """The line of a field, or of the nearest parent that has one."""
         while path:

@@ -9,6 +9,7 @@ from proxyless.control_plane.translate.sidecar_ports import SidecarPorts
 
 _MAX_LABELS = 256
 _MAX_TEXT = 253
+_MAX_VERSION = 64
 
 
 class ClientKind(enum.Enum):
@@ -40,7 +41,10 @@ _NO_PORTS = SidecarPorts()
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """ports: where an Envoy sidecar listens, which is what a subscription to all listeners asks for."""
+    """ports: where an Envoy sidecar listens, which is what a subscription to all listeners asks for.
+
+    version: of its software, as it says, for people.
+    """
 
     kind: ClientKind = ClientKind.PROXYLESS
     node_id: str = ""
@@ -48,6 +52,7 @@ class Client:
     service_account: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: SidecarPorts = _NO_PORTS
+    version: str = ""
 
     @property
     def scope(self) -> Scope:
@@ -84,6 +89,7 @@ class Client:
             service_account=text("SERVICE_ACCOUNT"),
             labels=labels,
             ports=SidecarPorts.from_metadata(metadata),
+            version=_version(node),
         )
 
 
@@ -91,3 +97,11 @@ def _kind(user_agent: str) -> ClientKind:
     if user_agent == "proxyless":
         return ClientKind.PROXYLESS
     return ClientKind.GRPC if user_agent.lower().startswith("grpc") else ClientKind.ENVOY
+
+
+def _version(node: Any) -> str:
+    """gRPC and we say it in words, Envoy in numbers."""
+    if node.user_agent_version or not node.HasField("user_agent_build_version"):
+        return str(node.user_agent_version)[:_MAX_VERSION]
+    number = node.user_agent_build_version.version
+    return f"{number.major_number}.{number.minor_number}.{number.patch}"

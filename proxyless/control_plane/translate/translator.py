@@ -1,6 +1,7 @@
 """The whole control plane as one function: a world and a client in, xDS resources out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import Message
@@ -8,6 +9,7 @@ from google.protobuf.message import Message
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
+from proxyless.control_plane.resources.resource import Key
 from proxyless.control_plane.translate import http_proxy, inbound
 from proxyless.control_plane.translate.client import Client, ClientKind, Scope
 from proxyless.control_plane.translate.cluster import cluster
@@ -18,6 +20,7 @@ from proxyless.control_plane.translate.listener import outbound_listener
 from proxyless.control_plane.translate.reachability import Target, targets
 from proxyless.control_plane.translate.route_configuration import route_configuration
 from proxyless.control_plane.translate.sidecar import sidecar_listener
+from proxyless.control_plane.translate.sources import Sources
 from proxyless.control_plane.world import World
 
 _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
@@ -91,6 +94,14 @@ class Translator:
     def targets(self, client: Client) -> tuple[Target, ...]:
         """Everything the client can dial by a name of its own, by host and port."""
         return tuple(targets(self.catalog, client.scope))
+
+    def sources(self, client: Client, type_url: str, name: str, body: bytes) -> Mapping[Key, bytes]:
+        """Which configuration resources such a resource was made from, each with a digest of what it made of it."""
+        return self._sources.of(client.scope, type_url, name, body)
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self.catalog)
 
     def _resource(self, generate: _Generator, type_url: str, scope: Scope, name: str) -> GeneratedResource | None:
         key = (type_url, scope, name)
