@@ -1,5 +1,6 @@
 """docs/cli.md promises stable JSON: what it shows is what the commands print."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 from hello_service import Serving
+from running_control_plane import RunningControlPlane, XdsStream, node
 
 from proxyless.cli.main import COMMANDS
+from proxyless.control_plane.type_urls import ROUTE
 
 Cli = Callable[..., Any]
 
@@ -74,7 +77,29 @@ def test_the_json_of_many_requests(cli: Cli, serving: Serving) -> None:
 
 def test_the_json_of_a_workload(cli: Cli, serving: Serving) -> None:
     printed = json.loads(cli("get", "workloads", "-o", "json").out)
-    assert shape(printed["items"][0]) == shape(EXAMPLES["get"][0])
+    assert shape(printed["items"][0]) == shape(EXAMPLES["get"][1])
+
+
+def test_the_json_of_a_refusal(cli: Cli, control_plane: RunningControlPlane, tmp_path: Path) -> None:
+    file = tmp_path / "split.yaml"
+    file.write_text(SPLIT.replace("[{route", "[{corsPolicy: {}, route"))
+    assert cli("apply", "-f", str(file)).status == 0
+
+    async def scenario() -> tuple[Any, Any]:
+        async with control_plane.plaintext() as channel:
+            stream = XdsStream(channel, node("refuser"))
+            await stream.ask(ROUTE, "hello.default.svc.cluster.local:80")
+            await stream.ask(
+                ROUTE, "hello.default.svc.cluster.local:80", after=await stream.read(), error="not such a route"
+            )
+            waited = await asyncio.to_thread(cli, "wait", "vs/hello", "-o", "json")
+            assert waited.status == 1
+            return waited, await asyncio.to_thread(cli, "get", "vs", "hello", "-o", "json")
+
+    waited, got = asyncio.run(scenario())
+    assert shape(json.loads(waited.out)) == shape(EXAMPLES["wait"][0])
+    assert shape(json.loads(got.out)["status"]) == shape(EXAMPLES["get"][0]["status"])
+    assert cli("delete", "vs", "hello").status == 0
 
 
 def test_the_json_of_a_client(cli: Cli, serving: Serving) -> None:
