@@ -1,12 +1,18 @@
 """The catalog of a world: its services, endpoints and rules, indexed once and asked many times."""
 
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
 from proxyless.control_plane.discovery.destination_rules import DestinationRules
+from proxyless.control_plane.discovery.egress import Egress, EgressListener, Sidecars
 from proxyless.control_plane.discovery.endpoints import EndpointSources
 from proxyless.control_plane.discovery.peer_authentications import PeerAuthentications
 from proxyless.control_plane.discovery.service import Service, ServiceEndpoint, ServicePort
 from proxyless.control_plane.discovery.services import services
-from proxyless.control_plane.discovery.virtual_services import VirtualServices
+from proxyless.control_plane.discovery.virtual_services import VirtualServices, destination_hosts
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
+from proxyless.control_plane.resources.resource import Key
 from proxyless.control_plane.world import MeshSettings, World
 
 
@@ -25,29 +31,92 @@ class Catalog:
         self.virtual_services = VirtualServices(world, self._by_host)
         self.destination_rules = DestinationRules(world, self._by_host)
         self._endpoints: dict[tuple[str, str, str, int], tuple[ServiceEndpoint, ...]] = {}
+        self.sidecars = Sidecars(world)
+        self.settings: MeshSettings = world.settings
+        # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.
+        self.egress: Egress | None = None
+        self._scoped: dict[tuple[str, Key], Catalog] = {}
+        self._destinations: frozenset[str] | None = None
 
-    @property
-    def settings(self) -> MeshSettings:
-        return self.world.settings
+    def of_client(self, namespace: str, labels: Mapping[str, str]) -> "Catalog":
+        """The catalog as a client of ``namespace`` with ``labels`` sees it: within the hosts that its Sidecar imports.
+
+        The result is for clients of that namespace only.
+        """
+        sidecar = self.sidecars.of(namespace, labels)
+        if sidecar is None:
+            return self
+        if (known := self._scoped.get((namespace, sidecar.key))) is None:
+            known = self._scoped[namespace, sidecar.key] = self._within(Egress.of(sidecar, namespace))
+        return known
+
+    def of_listener(self, listener: EgressListener) -> "Catalog":
+        """The same, within what one listener of a Sidecar imports."""
+        return self._within(replace(self.egress, listeners=(listener,))) if self.egress else self
+
+    def _within(self, egress: Egress) -> "Catalog":
+        scoped = copy.copy(self)  # the indexes and what is remembered of endpoints are shared
+        scoped.egress = egress
+        scoped.virtual_services = self.virtual_services.within(egress)
+        scoped._destinations = None
+        if egress.allow_any is not None:
+            scoped.settings = replace(self.settings, outbound_allow_any=egress.allow_any)
+        return scoped
 
     def service(self, host: str, namespace: str) -> Service | None:
         """The service that ``host`` (qualified) is for clients of ``namespace``, wildcards included.
 
         Of several that declare one host: the client's own namespace first, then Services before ServiceEntries,
-        then the oldest.
+        then the oldest. What an imported rule sends to is known too, though it cannot be dialled.
         """
-        if (exact := self._visible(host, namespace)) is not None:
+        found = self.listed(host, namespace)
+        if self.egress is None or host not in self._sent_to(namespace):
+            return found
+        whole = self._most_specific(host, namespace, None)
+        # The same service with all of its ports, not another one of that name.
+        return whole if found is None or whole is None or whole.origin == found.origin else found
+
+    def listed(self, host: str, namespace: str) -> Service | None:
+        """As ``service``, but only what clients may dial."""
+        return self._most_specific(host, namespace, self.egress)
+
+    def _most_specific(self, host: str, namespace: str, egress: Egress | None) -> Service | None:
+        if (exact := self._visible(host, namespace, egress)) is not None:
             return exact
         patterns = [
-            pattern for pattern in self._wildcards if covers(pattern, host) and self._visible(pattern, namespace)
+            pattern
+            for pattern in self._wildcards
+            if covers(pattern, host) and self._visible(pattern, namespace, egress)
         ]
         found = most_specific(patterns, host)
-        return self._visible(found, namespace) if found else None
+        return self._visible(found, namespace, egress) if found else None
 
     def visible(self, namespace: str) -> list[Service]:
-        """Every service clients of ``namespace`` may call, one for each host, by host."""
-        found = (self._visible(host, namespace) for host in sorted(self._by_host))
+        """Every service clients of ``namespace`` may dial, one for each host, by host."""
+        found = (self._visible(host, namespace, self.egress) for host in sorted(self._by_host))
         return [service for service in found if service is not None]
+
+    def called(self, namespace: str) -> list[Service]:
+        """Every service that requests of clients of ``namespace`` may go to: also those that only rules name."""
+        listed = self.visible(namespace)
+        if self.egress is None:
+            return listed
+        hosts = {service.host for service in listed}
+        found = (self.service(host, namespace) for host in sorted(self._sent_to(namespace) - hosts))
+        return [*listed, *(service for service in found if service is not None and service.host not in hosts)]
+
+    def _sent_to(self, namespace: str) -> frozenset[str]:
+        """The hosts that imported VirtualServices send to, and the egress proxy."""
+        if self._destinations is None:
+            named = [
+                self.qualify(host, rule.namespace)
+                for rule in self.virtual_services.all(namespace)
+                for host in destination_hosts(rule.spec)
+            ]
+            if self.egress is not None and self.egress.proxy is not None:
+                named.append(self.qualify(self.egress.proxy.host, self.egress.proxy_namespace))
+            self._destinations = frozenset(named)
+        return self._destinations
 
     def qualify(self, host: str, namespace: str) -> str:
         """The full name of a host that a rule of ``namespace`` names."""
@@ -60,10 +129,10 @@ class Catalog:
         """
         names = candidates(name, namespace, self.settings.cluster_domain)
         for host in names:
-            if (service := self._visible(host, namespace)) is not None:
+            if (service := self._visible(host, namespace, self.egress)) is not None:
                 return host, service
         for host in names:
-            if (service := self.service(host, namespace)) is not None or self.virtual_services.of(host, namespace):
+            if (service := self.listed(host, namespace)) is not None or self.virtual_services.of(host, namespace):
                 return host, service
         return None
 
@@ -73,7 +142,9 @@ class Catalog:
             known = self._endpoints[key] = self._sources.of(service, port)
         return known
 
-    def _visible(self, host: str, namespace: str) -> Service | None:
+    def _visible(self, host: str, namespace: str, egress: Egress | None) -> Service | None:
         found = [service for service in self._by_host.get(host, ()) if service.visibility.allows(namespace)]
+        if egress is not None:
+            found = [one for service in found if (one := egress.service(service)) is not None]
         # min is stable: services() yields the oldest first.
         return min(found, key=lambda service: (service.namespace != namespace, service.kind.value), default=None)

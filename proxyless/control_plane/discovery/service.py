@@ -40,7 +40,8 @@ class Service:
     """host: fully qualified, may be a wildcard (ServiceEntry). external: outside the mesh, without mesh identity.
 
     selector: labels of its workloads; None selects none. external_name: the DNS name that a Service of type
-    ExternalName stands for. resource_name: the metadata.name of what declared it. origin: for people.
+    ExternalName stands for. addresses: virtual IP addresses and CIDRs of a ServiceEntry.
+    resource_name: the metadata.name of what declared it. origin: for people.
     """
 
     host: str
@@ -54,6 +55,7 @@ class Service:
     selector: Mapping[str, str] | None = None
     external_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     origin: str = ""
     resource_name: str = ""
 

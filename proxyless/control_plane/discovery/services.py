@@ -85,6 +85,7 @@ def _from_service_entry(resource: Resource[Any]) -> Iterator[Service]:
             external=spec.location is istio.Location.MESH_EXTERNAL,
             selector=dict(spec.workload_selector.labels) if spec.workload_selector else None,
             subject_alt_names=spec.subject_alt_names,
+            addresses=spec.addresses,
             origin=str(resource.key),
             resource_name=resource.name,
         )

@@ -164,3 +164,9 @@ class WorkloadSelector(Spec):
     """Istio's type.v1beta1.WorkloadSelector (PeerAuthentication, DestinationRule)."""
 
     match_labels: Mapping[Text, Text] = {}
+
+
+class NetworkingWorkloadSelector(Spec):
+    """Istio's networking.v1alpha3.WorkloadSelector (ServiceEntry, Sidecar): ``labels``, not ``matchLabels``."""
+
+    labels: Mapping[Text, Text] = {}

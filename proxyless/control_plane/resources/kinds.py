@@ -10,6 +10,7 @@ from proxyless.control_plane.resources.mesh_config import MeshConfigSpec
 from proxyless.control_plane.resources.peer_authentication import PeerAuthenticationSpec
 from proxyless.control_plane.resources.service import EndpointSliceSpec, NamespaceSpec, ServiceSpec
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
+from proxyless.control_plane.resources.sidecar import SidecarSpec
 from proxyless.control_plane.resources.virtual_service import VirtualServiceSpec
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 
@@ -46,6 +47,7 @@ KINDS = MappingProxyType(
             Kind("DestinationRule", _NETWORKING, DestinationRuleSpec, "destinationrules", ("dr",)),
             Kind("ServiceEntry", _NETWORKING, ServiceEntrySpec, "serviceentries", ("se",)),
             Kind("WorkloadEntry", _NETWORKING, WorkloadEntrySpec, "workloadentries", ("we",)),
+            Kind("Sidecar", _NETWORKING, SidecarSpec, "sidecars"),
             # ``spec: {}`` is a policy too: it says "inherit".
             Kind(
                 "PeerAuthentication", _SECURITY, PeerAuthenticationSpec, "peerauthentications", ("pa",), required=False
@@ -59,7 +61,7 @@ KINDS = MappingProxyType(
 # Kinds of a mesh, by API group, whose absence changes what the mesh does: reported, not skipped quietly.
 _NOT_ACTED_ON = MappingProxyType(
     {
-        "networking.istio.io": {"Gateway", "Sidecar", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"},
+        "networking.istio.io": {"Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"},
         "security.istio.io": {"AuthorizationPolicy", "RequestAuthentication"},
         "telemetry.istio.io": {"Telemetry"},
         "extensions.istio.io": {"WasmPlugin", "ExtensionFilter"},

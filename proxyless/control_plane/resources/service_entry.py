@@ -3,10 +3,9 @@
 Source: https://istio.io/latest/docs/reference/config/networking/service-entry/
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 
-from proxyless.control_plane.resources.base import Port, Spec, Text
+from proxyless.control_plane.resources.base import NetworkingWorkloadSelector, Port, Spec, Text
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 
 
@@ -32,12 +31,6 @@ class ServicePort(Spec):
     target_port: Port | None = None
 
 
-class ServiceEntryWorkloadSelector(Spec):
-    """Istio's networking.v1alpha3.WorkloadSelector: ``labels``, not ``matchLabels``."""
-
-    labels: Mapping[Text, Text] = {}
-
-
 class ServiceEntrySpec(Spec):
     """export_to: absent means every namespace."""
 
@@ -47,6 +40,6 @@ class ServiceEntrySpec(Spec):
     location: Location = Location.MESH_EXTERNAL
     resolution: Resolution = Resolution.NONE
     endpoints: tuple[WorkloadEntrySpec, ...] = ()
-    workload_selector: ServiceEntryWorkloadSelector | None = None
+    workload_selector: NetworkingWorkloadSelector | None = None
     export_to: tuple[Text, ...] = ()
     subject_alt_names: tuple[Text, ...] = ()

@@ -14,13 +14,13 @@ from proxyless.control_plane.translate.generated import pack
 
 _CLUSTER = "envoy.clusters.dynamic_forward_proxy"
 # One cache, named the same by the filter that resolves and the clusters that use what it found.
-_CACHE = dns_cache_pb2.DnsCacheConfig(name="passthrough", dns_lookup_family=cluster_pb2.Cluster.ALL)
+DNS_CACHE = dns_cache_pb2.DnsCacheConfig(name="passthrough", dns_lookup_family=cluster_pb2.Cluster.ALL)
 
 
 def by_host_header(cluster: cluster_pb2.Cluster) -> None:
     """Make ``cluster`` send each request to the host and port of its Host header."""
     config = dynamic_pb2.ClusterConfig(
-        dns_cache_config=_CACHE,
+        dns_cache_config=DNS_CACHE,
         # Whether a cluster verifies its servers is for its TLS settings to say; a plaintext one has nothing to verify.
         allow_insecure_cluster_options=True,
     )
@@ -34,5 +34,5 @@ def is_by_host_header(cluster: cluster_pb2.Cluster) -> bool:
 
 def resolving_filter() -> hcm_pb2.HttpFilter:
     """The HTTP filter that holds a request until its host is resolved; it leaves requests to other clusters alone."""
-    config = dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=_CACHE)
+    config = dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=DNS_CACHE)
     return hcm_pb2.HttpFilter(name="envoy.filters.http.dynamic_forward_proxy", typed_config=pack(config))

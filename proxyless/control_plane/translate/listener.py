@@ -16,7 +16,7 @@ from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import PASSTHROUGH
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.metadata import metadata
-from proxyless.control_plane.translate.reachability import Reach, reach
+from proxyless.control_plane.translate.reachability import Reach, reach, unknown_goes_to
 from proxyless.control_plane.translate.route_action import set_timeout
 
 # Istio's names of the virtual hosts for what the mesh does not know.
@@ -39,6 +39,8 @@ def outbound_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -
         return _api_listener(name, scope, inline=_pass_through(name, scope.kind)) if registry_only else None
     if registry_only and scope.kind is not ClientKind.GRPC:
         return _api_listener(name, scope, inline=_block_all(name))
+    if (elsewhere := unknown_goes_to(catalog)) != PASSTHROUGH:
+        return _api_listener(name, scope, inline=_pass_through(name, scope.kind, elsewhere))
     return None
 
 
@@ -88,11 +90,11 @@ def _block_all(name: str) -> route_pb2.RouteConfiguration:
     return _inline(name, _BLOCK_ALL, route)
 
 
-def _pass_through(name: str, kind: ClientKind) -> route_pb2.RouteConfiguration:
+def _pass_through(name: str, kind: ClientKind, cluster: str = PASSTHROUGH) -> route_pb2.RouteConfiguration:
     route = rc.Route(
         name=_ALLOW_ANY,
         match=rc.RouteMatch(prefix="/"),
-        route=rc.RouteAction(cluster=PASSTHROUGH),
+        route=rc.RouteAction(cluster=cluster),
         metadata=metadata(proxyless={"origin": "default"}),
     )
     set_timeout(route.route, 0.0, kind)

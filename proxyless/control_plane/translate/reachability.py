@@ -8,9 +8,19 @@ from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.discovery.service import Resolution, Service
 from proxyless.control_plane.translate.client import ClientKind, Scope
+from proxyless.control_plane.translate.cluster_name import PASSTHROUGH, ClusterName
 
 # Where Istio attaches a VirtualService host that is no service.
 _RULE_PORT = 80
+
+
+def unknown_goes_to(catalog: Catalog) -> str:
+    """The cluster of what the mesh does not know, where it is let out: as it is, or by a Sidecar's egress proxy."""
+    egress = catalog.egress
+    if egress is None or egress.proxy is None:
+        return PASSTHROUGH
+    host = catalog.qualify(egress.proxy.host, egress.proxy_namespace)
+    return str(ClusterName(egress.proxy.port.number if egress.proxy.port else 0, egress.proxy.subset, host))
 
 
 class Reach(enum.Enum):
@@ -51,7 +61,7 @@ def rule_ports(catalog: Catalog, scope: Scope, host: str) -> set[int]:
         return set()
     ports: set[int] = set()
     for name in rule.spec.hosts:
-        service = catalog.service(catalog.qualify(name, rule.namespace), scope.namespace)
+        service = catalog.listed(catalog.qualify(name, rule.namespace), scope.namespace)
         if service is not None:
             ports.update(port.number for port in service.ports if port.protocol.is_http)
     return ports or {_RULE_PORT}
@@ -70,7 +80,7 @@ def targets(catalog: Catalog, scope: Scope) -> Iterator[Target]:
                 name = f"{service.host}:{port.number}"
                 yield Target(name, service.host, port.number, port.protocol, service.origin, found)
     for host in catalog.virtual_services.hosts(scope.namespace):
-        if host.startswith("*") or host in seen or catalog.service(host, scope.namespace) is not None:
+        if host.startswith("*") or host in seen or catalog.listed(host, scope.namespace) is not None:
             continue
         for number in sorted(rule_ports(catalog, scope, host)):
             rule = catalog.virtual_services.of(host, scope.namespace)

@@ -18,7 +18,7 @@ def route_configuration(catalog: Catalog, scope: Scope, name: str, notes: Notes)
     if parts is None:
         return None
     host, port = canonical(parts[0]), parts[1]
-    service = catalog.service(host, scope.namespace)
+    service = catalog.listed(host, scope.namespace)
     if reach(catalog, scope, host, service, port) is not Reach.ROUTED:
         return None
     routes = routes_to(catalog, scope, host, service, port, notes=notes)

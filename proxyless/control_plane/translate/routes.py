@@ -5,13 +5,13 @@ from typing import Any
 from envoy.config.route.v3 import route_components_pb2 as rc
 
 from proxyless.control_plane.discovery.catalog import Catalog
-from proxyless.control_plane.discovery.service import Kind, Service
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.virtual_service import Destination, HTTPMatchRequest, HTTPRoute
 from proxyless.control_plane.translate import cors, fault
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import ClusterName
 from proxyless.control_plane.translate.delegate import expanded
+from proxyless.control_plane.translate.destination import destination_cluster
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.header_operations import header_changes
 from proxyless.control_plane.translate.load_balancing import hash_policy
@@ -20,9 +20,6 @@ from proxyless.control_plane.translate.retry_policy import retry_policy
 from proxyless.control_plane.translate.route_action import Forwarding, direct_response, forward, redirect, set_timeout
 from proxyless.control_plane.translate.route_match import applies, is_catch_all, route_match
 from proxyless.control_plane.translate.traffic_policy import cluster_policy
-
-# The port that every implied service has.
-_IMPLIED_PORT = 80
 
 
 class RouteBuilder:
@@ -138,21 +135,7 @@ class RouteBuilder:
                 self._notes.add(f"{origin}: {field} has no effect in gRPC clients")
 
     def _cluster_of(self, destination: Destination, namespace: str) -> str:
-        """Without a port: the service's only one, else the port that was dialled (Istio)."""
-        host = self._catalog.qualify(destination.host, namespace)
-        service = self._catalog.service(host, self._scope.namespace)
-        port = destination.port.number if destination.port else self._destination_port(service)
-        return str(ClusterName(port, destination.subset, host))
-
-    def _destination_port(self, service: Service | None) -> int:
-        if service is None:
-            return self._port
-        if len(service.ports) == 1:
-            return service.ports[0].number
-        # An implied service lists whatever its workloads chose to listen on; 80 is the port it is known by.
-        if service.kind is Kind.IMPLIED and service.port(self._port) is None:
-            return _IMPLIED_PORT
-        return self._port
+        return str(destination_cluster(self._catalog, self._scope, destination, namespace, self._port))
 
     def _hash_policy(self, cluster: str) -> rc.RouteAction.HashPolicy | None:
         name = ClusterName.parse(cluster)

@@ -31,7 +31,7 @@ from proxyless.control_plane.translate.route_action import set_timeout
 from proxyless.control_plane.translate.sidecar_ports import InboundPort, inbound_cluster_name, outbound_port
 from proxyless.model.inbound import MutualTls
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _Manager = hcm_pb2.HttpConnectionManager
 # Istio's default for inbound requests: the application closed a kept connection before it read the request.
 _INBOUND_RETRIES, _INBOUND_RETRY_ON = 2, "reset-before-request"
@@ -57,7 +57,7 @@ def sidecar_cluster(app: int) -> cluster_pb2.Cluster:
                 endpoint_components_pb2.LocalityLbEndpoints(
                     lb_endpoints=[
                         endpoint_components_pb2.LbEndpoint(
-                            endpoint=endpoint_components_pb2.Endpoint(address=_address(_LOOPBACK, app))
+                            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(LOOPBACK, app))
                         )
                     ]
                 )
@@ -74,25 +74,11 @@ def sidecar_cluster(app: int) -> cluster_pb2.Cluster:
 
 def _outbound(name: str, port: int) -> listener_pb2.Listener:
     """On loopback only: whoever can connect to it speaks with the workload's identity."""
-    manager = _manager("outbound")
-    manager.rds.route_config_name = http_proxy.NAME
-    manager.rds.config_source.CopyFrom(ads())
-    manager.http_filters.extend(
-        [
-            hcm_pb2.HttpFilter(name=fault.FILTER, typed_config=pack(fault_pb2.HTTPFault())),
-            hcm_pb2.HttpFilter(name=cors.FILTER, typed_config=pack(cors_pb2.Cors())),
-            resolving_filter(),
-            router_filter(),
-        ]
-    )
-    manager.upgrade_configs.add(upgrade_type="CONNECT")
-    # HTTP proxies are addressed with absolute URLs.
-    manager.http_protocol_options.allow_absolute_url.value = True
     return listener_pb2.Listener(
         name=name,
-        address=_address(_LOOPBACK, port),
+        address=socket_address(LOOPBACK, port),
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_chain("outbound", manager)],
+        filter_chains=[http_chain("outbound", outbound_manager(http_proxy.NAME))],
     )
 
 
@@ -102,69 +88,84 @@ def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort) -> listener_p
     origin = catalog.peer_authentications.origin(scope.namespace, labels) or "default"
     listener = listener_pb2.Listener(
         name=inbound.listener,
-        address=_address(inbound.address, inbound.port),
+        address=socket_address(inbound.address, inbound.port),
         traffic_direction=base_pb2.INBOUND,
         metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
-        listener_filters=[
-            listener_components_pb2.ListenerFilter(
-                name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
-            )
-        ],
+        listener_filters=[tls_inspector()],
     )
     if mode is not MutualTls.DISABLE:
-        chain = _chain("inbound-mtls", _inbound_manager(inbound, authenticated=True))
+        chain = http_chain("inbound-mtls", _inbound_manager(inbound, authenticated=True))
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         listener.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = _chain("inbound-plaintext", _inbound_manager(inbound, authenticated=False))
+        chain = http_chain("inbound-plaintext", _inbound_manager(inbound, authenticated=False))
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         listener.filter_chains.append(chain)
     return listener
 
 
 def _inbound_manager(inbound: InboundPort, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
-    manager = _manager("inbound")
-    manager.server_name = "istio-envoy"
+    result = manager("inbound")
+    result.server_name = "istio-envoy"
     if authenticated:
-        manager.forward_client_cert_details = _Manager.APPEND_FORWARD
-        manager.set_current_client_cert_details.CopyFrom(
+        result.forward_client_cert_details = _Manager.APPEND_FORWARD
+        result.set_current_client_cert_details.CopyFrom(
             _Manager.SetCurrentClientCertDetails(subject=BoolValue(value=True), dns=True, uri=True)
         )
     else:
         # Nobody vouches for this caller: what it says in the mesh's own headers is not passed on.
-        manager.forward_client_cert_details = _Manager.SANITIZE
-        manager.use_remote_address.value = True
-        manager.skip_xff_append = True
+        result.forward_client_cert_details = _Manager.SANITIZE
+        result.use_remote_address.value = True
+        result.skip_xff_append = True
     route = rc.Route(name="default", match=rc.RouteMatch(prefix="/"), route=rc.RouteAction(cluster=inbound.cluster))
     set_timeout(route.route, 0.0, ClientKind.ENVOY)
     route.route.retry_policy.retry_on = _INBOUND_RETRY_ON
     route.route.retry_policy.num_retries.value = _INBOUND_RETRIES
-    manager.route_config.CopyFrom(
+    result.route_config.CopyFrom(
         route_pb2.RouteConfiguration(
             name=inbound.cluster,
             virtual_hosts=[rc.VirtualHost(name=f"inbound|http|{inbound.app}", domains=["*"], routes=[route])],
         )
     )
     # It comes by CDS of its own, which a listener that is there first must not be refused for.
-    manager.route_config.validate_clusters.value = False
-    manager.http_filters.append(router_filter())
-    return manager
+    result.route_config.validate_clusters.value = False
+    result.http_filters.append(router_filter())
+    return result
 
 
-def _manager(stat_prefix: str) -> hcm_pb2.HttpConnectionManager:
+def outbound_manager(routes: str) -> hcm_pb2.HttpConnectionManager:
+    """For requests of the application, routed by the route configuration called ``routes``."""
+    result = manager("outbound")
+    result.rds.route_config_name = routes
+    result.rds.config_source.CopyFrom(ads())
+    result.http_filters.extend(
+        [
+            hcm_pb2.HttpFilter(name=fault.FILTER, typed_config=pack(fault_pb2.HTTPFault())),
+            hcm_pb2.HttpFilter(name=cors.FILTER, typed_config=pack(cors_pb2.Cors())),
+            resolving_filter(),
+            router_filter(),
+        ]
+    )
+    result.upgrade_configs.add(upgrade_type="CONNECT")
+    # HTTP proxies are addressed with absolute URLs.
+    result.http_protocol_options.allow_absolute_url.value = True
+    return result
+
+
+def manager(stat_prefix: str) -> hcm_pb2.HttpConnectionManager:
     """Istio's settings for both directions: paths are normalised, streams may be idle, WebSockets pass."""
-    manager = hcm_pb2.HttpConnectionManager(
+    result = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
         stream_idle_timeout=duration(0),
         path_with_escaped_slashes_action=_Manager.KEEP_UNCHANGED,
     )
-    manager.normalize_path.value = True
-    manager.upgrade_configs.add(upgrade_type="websocket")
-    return manager
+    result.normalize_path.value = True
+    result.upgrade_configs.add(upgrade_type="websocket")
+    return result
 
 
-def _chain(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.FilterChain:
+def http_chain(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.FilterChain:
     return listener_components_pb2.FilterChain(
         name=name,
         filters=[
@@ -175,5 +176,11 @@ def _chain(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener_compon
     )
 
 
-def _address(address: str, port: int) -> address_pb2.Address:
+def socket_address(address: str, port: int) -> address_pb2.Address:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
+
+
+def tls_inspector() -> listener_components_pb2.ListenerFilter:
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+    )

@@ -14,6 +14,7 @@ from proxyless.control_plane.translate import http_proxy, inbound
 from proxyless.control_plane.translate.client import Client, ClientKind, Scope
 from proxyless.control_plane.translate.cluster import cluster
 from proxyless.control_plane.translate.cluster_name import BLACK_HOLE, PASSTHROUGH, ClusterName
+from proxyless.control_plane.translate.egress_listeners import egress_listener, egress_names, egress_routes
 from proxyless.control_plane.translate.endpoints import load_assignment
 from proxyless.control_plane.translate.generated import GeneratedResource, Notes, generated
 from proxyless.control_plane.translate.listener import outbound_listener
@@ -27,19 +28,24 @@ _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
 
 
 def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
-    listener: Message | None = sidecar_listener(catalog, scope, name) if scope.kind is ClientKind.ENVOY else None
-    if listener is not None:
-        return listener
+    if scope.kind is ClientKind.ENVOY:
+        listener: Message | None = sidecar_listener(catalog, scope, name)
+        if listener is None:
+            listener = egress_listener(catalog, scope, name, notes)
+        if listener is not None:
+            return listener
     generate: _Generator = inbound.inbound_listener if name.startswith(inbound.PREFIX) else outbound_listener
     return generate(catalog, scope, name, notes)
 
 
 def _routes(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
-    explicit = scope.kind is ClientKind.ENVOY and name == http_proxy.NAME
-    routes: Message | None = (
-        http_proxy.http_proxy(catalog, scope, notes) if explicit else route_configuration(catalog, scope, name, notes)
-    )
-    return routes
+    routes: Message | None = None
+    if scope.kind is ClientKind.ENVOY:
+        if name == http_proxy.NAME:
+            routes = http_proxy.http_proxy(catalog, scope, notes)
+        else:
+            routes = egress_routes(catalog, scope, name, notes)
+    return routes or route_configuration(catalog, scope, name, notes)
 
 
 _GENERATORS: dict[str, _Generator] = {
@@ -82,7 +88,7 @@ class Translator:
             if type_url == type_urls.CLUSTER:
                 everything = (*self._all_clusters(scope), *client.ports.clusters)
             elif type_url == type_urls.LISTENER:
-                everything = client.ports.listeners
+                everything = (*client.ports.listeners, *egress_names(self._seen_by(scope)))
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
         found: dict[str, GeneratedResource] = {}
         for name in asked:
@@ -93,7 +99,10 @@ class Translator:
 
     def targets(self, client: Client) -> tuple[Target, ...]:
         """Everything the client can dial by a name of its own, by host and port."""
-        return tuple(targets(self.catalog, client.scope))
+        return tuple(targets(self._seen_by(client.scope), client.scope))
+
+    def _seen_by(self, scope: Scope) -> Catalog:
+        return self.catalog.of_client(scope.namespace, scope.label_map)
 
     def sources(self, client: Client, type_url: str, name: str, body: bytes) -> Mapping[Key, bytes]:
         """Which configuration resources such a resource was made from, each with a digest of what it made of it."""
@@ -108,7 +117,7 @@ class Translator:
         if key in self._remembered:
             return self._remembered[key]
         notes = Notes()
-        message = generate(self.catalog, scope, name, notes)
+        message = generate(self._seen_by(scope), scope, name, notes)
         resource = None if message is None else generated(message, notes)
         if len(self._remembered) < _MAX_REMEMBERED:
             self._remembered[key] = resource
@@ -117,8 +126,9 @@ class Translator:
     def _all_clusters(self, scope: Scope) -> Iterator[str]:
         yield PASSTHROUGH
         yield BLACK_HOLE
-        for service in self.catalog.visible(scope.namespace):
-            rules = self.catalog.destination_rules.of(service.host, service, scope.namespace, scope.label_map)
+        catalog = self._seen_by(scope)
+        for service in catalog.called(scope.namespace):
+            rules = catalog.destination_rules.of(service.host, service, scope.namespace, scope.label_map)
             subsets = ("", *(rules.subsets if rules else ()))
             for port in service.ports:
                 if port.protocol is PortProtocol.UDP:
@@ -128,7 +138,7 @@ class Translator:
         # Rules may send to a host that only a wildcard declares.
         for name in self._routed_to(scope):
             parsed = ClusterName.parse(name)
-            declared = self.catalog.service(parsed.host, scope.namespace) if parsed else None
+            declared = catalog.service(parsed.host, scope.namespace) if parsed else None
             if parsed is not None and declared is not None and declared.host != parsed.host:
                 yield name
 

@@ -13,6 +13,7 @@ from proxyless.control_plane.resources.validation.destination_rule import check_
 from proxyless.control_plane.resources.validation.peer_authentication import check_peer_authentication
 from proxyless.control_plane.resources.validation.service import check_endpoint_slice, check_service
 from proxyless.control_plane.resources.validation.service_entry import check_service_entry, check_workload_entry
+from proxyless.control_plane.resources.validation.sidecar import check_sidecar
 from proxyless.control_plane.resources.validation.virtual_service import check_virtual_service
 
 _CHECKS: dict[str, Callable[[Checks, Any], None]] = {
@@ -21,6 +22,7 @@ _CHECKS: dict[str, Callable[[Checks, Any], None]] = {
     "PeerAuthentication": check_peer_authentication,
     "Service": check_service,
     "ServiceEntry": check_service_entry,
+    "Sidecar": check_sidecar,
     "VirtualService": check_virtual_service,
     "WorkloadEntry": check_workload_entry,
 }

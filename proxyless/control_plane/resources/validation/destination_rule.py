@@ -69,7 +69,7 @@ def _policy(checks: Checks, path: str, policy: TrafficPolicy | None) -> None:
 
 def _parts(checks: Checks, path: str, policy: TrafficPolicy | PortTrafficPolicy) -> None:
     _load_balancer(checks, f"{path}.loadBalancer", policy.load_balancer)
-    _pool(checks, f"{path}.connectionPool", policy.connection_pool)
+    check_connection_pool(checks, f"{path}.connectionPool", policy.connection_pool)
     _outliers(checks, f"{path}.outlierDetection", policy.outlier_detection)
     _tls(checks, f"{path}.tls", policy.tls)
 
@@ -118,7 +118,7 @@ def _consistent_hash(checks: Checks, path: str, settings: ConsistentHashLB) -> N
         checks.duration(f"{path}.httpCookie.ttl", settings.http_cookie.ttl, zero=True)
 
 
-def _pool(checks: Checks, path: str, pool: ConnectionPoolSettings | None) -> None:
+def check_connection_pool(checks: Checks, path: str, pool: ConnectionPoolSettings | None) -> None:
     if pool is None:
         return
     if pool.tcp is None and pool.http is None:

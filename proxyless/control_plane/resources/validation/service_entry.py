@@ -10,7 +10,7 @@ from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 
 _UNIX = "unix://"
 _HTTP_OR_TLS = {"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY", "HTTPS", "TLS"}
-_PROTOCOLS = _HTTP_OR_TLS | {"TCP", "UDP", "MONGO", "REDIS", "MYSQL", "HBONE"}
+PROTOCOLS = _HTTP_OR_TLS | {"TCP", "UDP", "MONGO", "REDIS", "MYSQL", "HBONE"}
 
 
 def check_service_entry(checks: Checks, spec: ServiceEntrySpec) -> None:
@@ -45,8 +45,8 @@ def _ports(checks: Checks, spec: ServiceEntrySpec) -> None:
             checks.error(f"{path}.number", f"the port {port.number} is defined twice")
         names.add(port.name)
         numbers.add(port.number)
-        if port.protocol and port.protocol.upper() not in _PROTOCOLS:
-            checks.error(f"{path}.protocol", f"{port.protocol!r} is not one of {', '.join(sorted(_PROTOCOLS))}")
+        if port.protocol and port.protocol.upper() not in PROTOCOLS:
+            checks.error(f"{path}.protocol", f"{port.protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
     if spec.resolution is not Resolution.NONE and len(spec.hosts) > 1:
         for index, port in enumerate(spec.ports):
             if port.protocol.upper() not in _HTTP_OR_TLS:

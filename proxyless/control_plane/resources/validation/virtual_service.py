@@ -126,10 +126,10 @@ def _http_route(checks: Checks, path: str, route: HTTPRoute, delegate: bool) -> 
     _retries(checks, f"{path}.retries", route.retries)
     checks.duration(f"{path}.timeout", route.timeout, zero=True)
     if route.mirror is not None:
-        _destination(checks, f"{path}.mirror", route.mirror)
+        check_destination(checks, f"{path}.mirror", route.mirror)
     checks.percentage(f"{path}.mirrorPercentage", route.mirror_percentage)
     for index, mirror in enumerate(route.mirrors):
-        _destination(checks, f"{path}.mirrors[{index}].destination", mirror.destination)
+        check_destination(checks, f"{path}.mirrors[{index}].destination", mirror.destination)
         checks.percentage(f"{path}.mirrors[{index}].percentage", mirror.percentage)
     for field, percent in (("mirror_percent", route.mirror_percent), ("mirrorPercent", route.mirror_percent_camel)):
         if percent is not None:
@@ -259,7 +259,7 @@ def _abort(checks: Checks, path: str, abort: Abort | None) -> None:
         checks.warning(path, "has no percentage, so no request is aborted; add percentage: {value: 100}")
 
 
-def _destination(checks: Checks, path: str, destination: Destination) -> None:
+def check_destination(checks: Checks, path: str, destination: Destination) -> None:
     if destination.host == "*" or not (is_host(destination.host) or is_ip(destination.host)):
         checks.error(f"{path}.host", f"{destination.host!r} is not a host")
     if destination.subset and not is_dns_label(destination.subset):
@@ -269,7 +269,7 @@ def _destination(checks: Checks, path: str, destination: Destination) -> None:
 def _destinations(checks: Checks, path: str, destinations: Sequence[HTTPRouteDestination | RouteDestination]) -> None:
     for index, choice in enumerate(destinations):
         here = child(path, index)
-        _destination(checks, f"{here}.destination", choice.destination)
+        check_destination(checks, f"{here}.destination", choice.destination)
         checks.not_negative(f"{here}.weight", choice.weight)
         if isinstance(choice, HTTPRouteDestination):
             _headers(checks, f"{here}.headers", choice.headers)
