@@ -13,6 +13,7 @@ from proxyless.control_plane.discovery.services import services
 from proxyless.control_plane.discovery.virtual_services import VirtualServices, destination_hosts
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Key
+from proxyless.control_plane.resources.sidecar import SidecarSpec
 from proxyless.control_plane.world import MeshSettings, World
 
 
@@ -35,6 +36,7 @@ class Catalog:
         self.settings: MeshSettings = world.settings
         # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.
         self.egress: Egress | None = None
+        self.sidecar: SidecarSpec | None = None
         self._scoped: dict[tuple[str, Key], Catalog] = {}
         self._destinations: frozenset[str] | None = None
 
@@ -48,6 +50,7 @@ class Catalog:
             return self
         if (known := self._scoped.get((namespace, sidecar.key))) is None:
             known = self._scoped[namespace, sidecar.key] = self._within(Egress.of(sidecar, namespace))
+            known.sidecar = sidecar.spec
         return known
 
     def of_listener(self, listener: EgressListener) -> "Catalog":

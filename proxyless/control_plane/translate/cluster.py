@@ -26,6 +26,7 @@ from proxyless.control_plane.translate.durations import duration
 from proxyless.control_plane.translate.endpoints import assignment, members
 from proxyless.control_plane.translate.forward_proxy import by_host_header
 from proxyless.control_plane.translate.generated import Notes, pack
+from proxyless.control_plane.translate.ingress_listeners import ingress_cluster
 from proxyless.control_plane.translate.listener import ads
 from proxyless.control_plane.translate.load_balancing import apply_load_balancer
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, config_path, struct
@@ -48,7 +49,9 @@ def cluster(catalog: Catalog, scope: Scope, resource_name: str, notes: Notes) ->
     if resource_name == BLACK_HOLE:
         return _Cluster(name=BLACK_HOLE, type=_Cluster.STATIC, connect_timeout=duration(CONNECT_TIMEOUT))
     if scope.kind is ClientKind.ENVOY and (app := inbound_cluster_port(resource_name)):
-        return sidecar_cluster(app)
+        return sidecar_cluster(catalog, app, notes)
+    if scope.kind is ClientKind.ENVOY and (ingress := ingress_cluster(catalog, resource_name, notes)) is not None:
+        return ingress
     name = ClusterName.parse(resource_name)
     if name is None:
         return None

@@ -10,21 +10,20 @@ from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
-from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.resources.destination_rule import ConnectionPoolSettings
 from proxyless.control_plane.translate import cors, fault, http_proxy, tls
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.connection_pool import (
-    CONNECT_TIMEOUT,
     apply_connection_pool,
+    http_options,
     set_http_options,
-    use_callers_protocol,
 )
 from proxyless.control_plane.translate.durations import duration
 from proxyless.control_plane.translate.forward_proxy import resolving_filter
-from proxyless.control_plane.translate.generated import pack
+from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.listener import ads, router_filter
 from proxyless.control_plane.translate.metadata import metadata
 from proxyless.control_plane.translate.route_action import set_timeout
@@ -46,9 +45,16 @@ def sidecar_listener(catalog: Catalog, scope: Scope, name: str) -> listener_pb2.
     return None
 
 
-def sidecar_cluster(app: int) -> cluster_pb2.Cluster:
-    """The application itself, on loopback, spoken to in the HTTP version of the caller (Istio's inbound cluster)."""
-    name = inbound_cluster_name(app)
+def sidecar_cluster(catalog: Catalog, app: int, notes: Notes) -> cluster_pb2.Cluster:
+    """The application itself, on loopback."""
+    pool = catalog.sidecar.inbound_connection_pool if catalog.sidecar else None
+    return application_cluster(inbound_cluster_name(app), socket_address(LOOPBACK, app), pool, notes)
+
+
+def application_cluster(
+    name: str, at: address_pb2.Address, pool: ConnectionPoolSettings | None, notes: Notes
+) -> cluster_pb2.Cluster:
+    """An application, spoken to in the HTTP version of the caller (Istio's inbound cluster)."""
     cluster = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(
         endpoint_pb2.ClusterLoadAssignment(
@@ -56,19 +62,14 @@ def sidecar_cluster(app: int) -> cluster_pb2.Cluster:
             endpoints=[
                 endpoint_components_pb2.LocalityLbEndpoints(
                     lb_endpoints=[
-                        endpoint_components_pb2.LbEndpoint(
-                            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(LOOPBACK, app))
-                        )
+                        endpoint_components_pb2.LbEndpoint(endpoint=endpoint_components_pb2.Endpoint(address=at))
                     ]
                 )
             ],
         )
     )
-    apply_connection_pool(cluster, None, None, ClientKind.ENVOY)
-    options = HttpProtocolOptions()
-    use_callers_protocol(options)
-    set_http_options(cluster, options)
-    cluster.connect_timeout.CopyFrom(duration(CONNECT_TIMEOUT))
+    apply_connection_pool(cluster, pool, None, ClientKind.ENVOY)
+    set_http_options(cluster, http_options(pool, http2=False, sniffed=True, kind=ClientKind.ENVOY, notes=notes))
     return cluster
 
 
@@ -94,18 +95,18 @@ def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort) -> listener_p
         listener_filters=[tls_inspector()],
     )
     if mode is not MutualTls.DISABLE:
-        chain = http_chain("inbound-mtls", _inbound_manager(inbound, authenticated=True))
+        chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, authenticated=True))
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         listener.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = http_chain("inbound-plaintext", _inbound_manager(inbound, authenticated=False))
+        chain = http_chain("inbound-plaintext", inbound_manager(inbound.cluster, authenticated=False))
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         listener.filter_chains.append(chain)
     return listener
 
 
-def _inbound_manager(inbound: InboundPort, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
+def inbound_manager(cluster: str, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
     result = manager("inbound")
     result.server_name = "istio-envoy"
     if authenticated:
@@ -118,14 +119,14 @@ def _inbound_manager(inbound: InboundPort, *, authenticated: bool) -> hcm_pb2.Ht
         result.forward_client_cert_details = _Manager.SANITIZE
         result.use_remote_address.value = True
         result.skip_xff_append = True
-    route = rc.Route(name="default", match=rc.RouteMatch(prefix="/"), route=rc.RouteAction(cluster=inbound.cluster))
+    route = rc.Route(name="default", match=rc.RouteMatch(prefix="/"), route=rc.RouteAction(cluster=cluster))
     set_timeout(route.route, 0.0, ClientKind.ENVOY)
     route.route.retry_policy.retry_on = _INBOUND_RETRY_ON
     route.route.retry_policy.num_retries.value = _INBOUND_RETRIES
     result.route_config.CopyFrom(
         route_pb2.RouteConfiguration(
-            name=inbound.cluster,
-            virtual_hosts=[rc.VirtualHost(name=f"inbound|http|{inbound.app}", domains=["*"], routes=[route])],
+            name=cluster,
+            virtual_hosts=[rc.VirtualHost(name=f"inbound|http|{cluster.split('|')[1]}", domains=["*"], routes=[route])],
         )
     )
     # It comes by CDS of its own, which a listener that is there first must not be refused for.

@@ -14,7 +14,7 @@ INBOUND_ADDRESS = "PROXYLESS_INBOUND_ADDRESS"
 APP_PORT = "PROXYLESS_APP_PORT"
 
 _OUTBOUND, _INBOUND = "outbound", "inbound"
-_EVERYWHERE = "0.0.0.0"  # noqa: S104  Istio's inbound address
+EVERYWHERE = "0.0.0.0"  # noqa: S104  Istio's inbound address
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class SidecarPorts:
             value = fields[key].number_value if key in fields else 0.0
             return int(value) if 0 < value < 65536 and value == int(value) else 0
 
-        address = fields[INBOUND_ADDRESS].string_value if INBOUND_ADDRESS in fields else _EVERYWHERE
+        address = fields[INBOUND_ADDRESS].string_value if INBOUND_ADDRESS in fields else EVERYWHERE
         inbound, app = port(INBOUND_PORT), port(APP_PORT)
         able = inbound and app and is_ip(address)
         return cls(port(OUTBOUND_PORT), InboundPort(address, inbound, app) if able else None)

@@ -37,12 +37,12 @@ def route_chain(catalog: Catalog, scope: Scope, route: L4Route, *, port: int) ->
     )
 
 
-def plain_chain(name: str, cluster: str, *, by_sni: int = 0) -> FilterChain:
+def plain_chain(name: str, cluster: str, *, by_sni: int = 0, origin: str = "outboundTrafficPolicy") -> FilterChain:
     """To one cluster. by_sni: the port to dial at the server name, for a cluster that goes where it is told."""
     filters = [_tcp_proxy(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster))]
     if by_sni:
         filters.insert(0, _resolve_by_sni(by_sni))
-    return FilterChain(name=name, filters=filters, metadata=metadata(proxyless={"origin": "outboundTrafficPolicy"}))
+    return FilterChain(name=name, filters=filters, metadata=metadata(proxyless={"origin": origin}))
 
 
 def is_by_name(catalog: Catalog, scope: Scope, name: ClusterName) -> bool:

@@ -102,6 +102,32 @@ def sidecar_server(trust_domain: str) -> base_pb2.TransportSocket:
     return _socket(context)
 
 
+def server_from_files(
+    files: Files,
+    *,
+    verify: bool,
+    required: bool,
+    oldest: str = "TLS_AUTO",
+    newest: str = "TLS_AUTO",
+    ciphers: Iterable[str] = (),
+) -> base_pb2.TransportSocket:
+    """The serving side of TLS with files on the Envoy's machine. verify: callers' certificates, against ``roots``."""
+    context = tls_pb2.DownstreamTlsContext()
+    context.require_client_certificate.value = required
+    common = context.common_tls_context
+    common.alpn_protocols.extend(("h2", "http/1.1"))
+    common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TlsProtocol.Value(oldest)
+    common.tls_params.tls_maximum_protocol_version = common_pb2.TlsParameters.TlsProtocol.Value(newest)
+    common.tls_params.cipher_suites.extend(ciphers)
+    common.tls_certificate_sds_secret_configs.append(_sds(f"file-cert:{files.certificate}~{files.key}"))
+    if verify:
+        common.combined_validation_context.default_validation_context.SetInParent()
+        common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(
+            _sds(f"file-root:{files.roots}")
+        )
+    return _socket(context)
+
+
 def raw_buffer() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=RAW_BUFFER_SOCKET, typed_config=pack(raw_buffer_pb2.RawBuffer()))
 

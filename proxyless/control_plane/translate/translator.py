@@ -17,6 +17,11 @@ from proxyless.control_plane.translate.cluster_name import BLACK_HOLE, PASSTHROU
 from proxyless.control_plane.translate.egress_listeners import egress_listener, egress_names, egress_routes
 from proxyless.control_plane.translate.endpoints import load_assignment
 from proxyless.control_plane.translate.generated import GeneratedResource, Notes, generated
+from proxyless.control_plane.translate.ingress_listeners import (
+    ingress_cluster_names,
+    ingress_listener,
+    ingress_names,
+)
 from proxyless.control_plane.translate.listener import outbound_listener
 from proxyless.control_plane.translate.reachability import Target, targets
 from proxyless.control_plane.translate.route_configuration import route_configuration
@@ -30,8 +35,8 @@ _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
 def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
     if scope.kind is ClientKind.ENVOY:
         listener: Message | None = sidecar_listener(catalog, scope, name)
-        if listener is None:
-            listener = egress_listener(catalog, scope, name, notes)
+        listener = listener or egress_listener(catalog, scope, name, notes)
+        listener = listener or ingress_listener(catalog, scope, name, notes)
         if listener is not None:
             return listener
     generate: _Generator = inbound.inbound_listener if name.startswith(inbound.PREFIX) else outbound_listener
@@ -86,9 +91,11 @@ class Translator:
         if (not asked or WILDCARD in asked) and scope.kind is ClientKind.ENVOY:
             everything: Iterable[str] = ()
             if type_url == type_urls.CLUSTER:
-                everything = (*self._all_clusters(scope), *client.ports.clusters)
+                ingress = ingress_cluster_names(self._seen_by(scope))
+                everything = (*self._all_clusters(scope), *client.ports.clusters, *ingress)
             elif type_url == type_urls.LISTENER:
-                everything = (*client.ports.listeners, *egress_names(self._seen_by(scope)))
+                seen = self._seen_by(scope)
+                everything = (*client.ports.listeners, *egress_names(seen), *ingress_names(seen))
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
         found: dict[str, GeneratedResource] = {}
         for name in asked:
