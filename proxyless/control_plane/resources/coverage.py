@@ -12,12 +12,20 @@ from proxyless.control_plane.resources.destination_rule import DestinationRuleSp
 from proxyless.control_plane.resources.problem import Level, Problem
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
-from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, VirtualServiceSpec
+from proxyless.control_plane.resources.sidecar import CaptureMode, SidecarSpec
+from proxyless.control_plane.resources.virtual_service import (
+    MESH_GATEWAY,
+    HTTPRoute,
+    TCPRoute,
+    TLSRoute,
+    VirtualServiceSpec,
+)
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 
 CODE = "FieldNotActedOn"
 
 _ENVOY = "only Envoy clients act on it"
+_L4 = "only Envoy clients act on it, in tunnels and on the egress listeners of their Sidecar"
 _NOT_SENT = "calls are answered with 503 rather than sent with less security"
 _POLICY: Mapping[str, str] = MappingProxyType(
     {
@@ -54,8 +62,9 @@ _NOT_PER_PORT = frozenset({"proxyProtocol", "retryBudget", "tunnel"})
 NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "VirtualService": {
-            "spec.tls": "TLS is not routed by its server name",
-            "spec.tcp": "TCP is not routed",
+            "spec.tls": _L4,
+            "spec.tcp": _L4,
+            "spec.tcp.match.sourceSubnet": "",
             "spec.http.mirror": _ENVOY,
             "spec.http.mirrors": _ENVOY,
             "spec.http.mirror_percent": _ENVOY,
@@ -73,8 +82,15 @@ NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
             if level == policy or field not in _NOT_PER_PORT
         },
         "ServiceEntry": {
-            "spec.addresses": "hosts are reached by name, not by virtual address",
+            "spec.addresses": "hosts are reached by name; Envoy clients tell them apart by address on those egress "
+            "listeners of a Sidecar that are bound to 0.0.0.0 or ::",
             "spec.endpoints.network": "every network is one",
+        },
+        "Sidecar": {
+            "spec.ingress": _ENVOY,
+            "spec.ingress.tls.caCrl": "",
+            "spec.inboundConnectionPool": _ENVOY,
+            "spec.egress.bind": _ENVOY,
         },
         "WorkloadEntry": {"spec.network": "every network is one"},
         "Service": {
@@ -140,11 +156,18 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
         case VirtualServiceSpec() as spec:
             if spec.gateways and MESH_GATEWAY not in spec.gateways:
                 yield "spec.gateways", 'gateways are not served; add "mesh" to apply these routes inside the mesh'
-            for route, rule in enumerate(spec.http):
-                for index, match in enumerate(rule.match):
-                    if match.gateways and MESH_GATEWAY not in match.gateways:
-                        path = f"spec.http[{route}].match[{index}].gateways"
-                        yield path, "gateways are not served; this match never applies"
+            for index, http in enumerate(spec.http):
+                yield from _gateways(f"spec.http[{index}]", http)
+            for index, tls in enumerate(spec.tls):
+                yield from _gateways(f"spec.tls[{index}]", tls)
+            for index, tcp in enumerate(spec.tcp):
+                yield from _gateways(f"spec.tcp[{index}]", tcp)
+        case SidecarSpec() as spec:
+            captured = [(f"spec.egress[{index}]", one.capture_mode) for index, one in enumerate(spec.egress)]
+            captured += [(f"spec.ingress[{index}]", one.capture_mode) for index, one in enumerate(spec.ingress)]
+            for path, mode in captured:
+                if mode is CaptureMode.IPTABLES:
+                    yield f"{path}.captureMode", "no traffic is captured; the listener is bound to its port"
         case DestinationRuleSpec() as spec:
             yield from _tls_modes("spec.trafficPolicy", spec.traffic_policy)
             for index, subset in enumerate(spec.subsets):
@@ -154,6 +177,12 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
                 yield from _socket(f"spec.endpoints[{index}].address", endpoint)
         case WorkloadEntrySpec() as spec:
             yield from _socket("spec.address", spec)
+
+
+def _gateways(path: str, route: HTTPRoute | TLSRoute | TCPRoute) -> Iterator[tuple[str, str]]:
+    for index, gateways in enumerate(match.gateways for match in route.match):
+        if gateways and MESH_GATEWAY not in gateways:
+            yield f"{path}.match[{index}].gateways", "gateways are not served; this match never applies"
 
 
 def _socket(path: str, entry: WorkloadEntrySpec) -> Iterator[tuple[str, str]]:

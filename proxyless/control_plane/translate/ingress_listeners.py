@@ -102,6 +102,8 @@ def _server(settings: ServerTLSSettings) -> base_pb2.TransportSocket:
         oldest=_versions(settings.min_protocol_version),
         newest=_versions(settings.max_protocol_version),
         ciphers=settings.cipher_suites,
+        spki=settings.verify_certificate_spki,
+        hashes=settings.verify_certificate_hash,
     )
 
 

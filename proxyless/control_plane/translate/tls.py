@@ -110,8 +110,13 @@ def server_from_files(
     oldest: str = "TLS_AUTO",
     newest: str = "TLS_AUTO",
     ciphers: Iterable[str] = (),
+    spki: Iterable[str] = (),
+    hashes: Iterable[str] = (),
 ) -> base_pb2.TransportSocket:
-    """The serving side of TLS with files on the Envoy's machine. verify: callers' certificates, against ``roots``."""
+    """The serving side of TLS with files on the Envoy's machine.
+
+    verify: callers' certificates, against ``roots``; spki, hashes: these only, if there are any.
+    """
     context = tls_pb2.DownstreamTlsContext()
     context.require_client_certificate.value = required
     common = context.common_tls_context
@@ -121,10 +126,11 @@ def server_from_files(
     common.tls_params.cipher_suites.extend(ciphers)
     common.tls_certificate_sds_secret_configs.append(_sds(f"file-cert:{files.certificate}~{files.key}"))
     if verify:
-        common.combined_validation_context.default_validation_context.SetInParent()
-        common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(
-            _sds(f"file-root:{files.roots}")
-        )
+        combined = common.combined_validation_context
+        combined.default_validation_context.SetInParent()
+        combined.default_validation_context.verify_certificate_spki.extend(spki)
+        combined.default_validation_context.verify_certificate_hash.extend(hashes)
+        combined.validation_context_sds_secret_config.CopyFrom(_sds(f"file-root:{files.roots}"))
     return _socket(context)
 
 

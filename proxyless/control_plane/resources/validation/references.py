@@ -12,6 +12,7 @@ from proxyless.control_plane.resources.names import canonical, covers, qualify, 
 from proxyless.control_plane.resources.problem import Level, Problem
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
+from proxyless.control_plane.resources.sidecar import SidecarSpec
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, Destination, VirtualServiceSpec
 
 NOT_FOUND = "ReferencedResourceNotFound"
@@ -30,7 +31,9 @@ def check_references(
                 problems += world.check_destination(resource, path, destination)
         elif isinstance(resource.spec, DestinationRuleSpec) and not world.knows(resource.spec.host, resource.namespace):
             problems.append(_warning(resource, "spec.host", f"no service has the host {resource.spec.host}", NOT_FOUND))
-    return problems + list(_conflicts(resources, world))
+        elif isinstance(resource.spec, SidecarSpec):
+            problems += world.check_sidecar(resource)
+    return [*problems, *_conflicts(resources, world), *_sidecar_conflicts(resources)]
 
 
 class _World:
@@ -50,6 +53,12 @@ class _World:
                         self._wildcards.append(canonical(host))
                     else:
                         self._hosts.add(canonical(host))
+        self._routed = [
+            self.qualify(host, resource.namespace)
+            for resource in resources.values()
+            if isinstance(resource.spec, VirtualServiceSpec)
+            for host in resource.spec.hosts
+        ]
         for resource in resources.values():
             if isinstance(resource.spec, DestinationRuleSpec):
                 host = self.qualify(resource.spec.host, resource.namespace)
@@ -62,6 +71,19 @@ class _World:
     def knows(self, host: str, namespace: str) -> bool:
         name = self.qualify(host, namespace)
         return name.startswith("*") or name in self._hosts or any(covers(pattern, name) for pattern in self._wildcards)
+
+    def check_sidecar(self, resource: Resource[Any]) -> Iterator[Problem]:
+        """Hosts that select nothing: most of the time a short name, which a Sidecar does not complete (Istio)."""
+        known = [*self._hosts, *self._wildcards, *self._routed]
+        for index, listener in enumerate(resource.spec.egress):
+            for position, host in enumerate(listener.hosts):
+                pattern = canonical(host.partition("/")[2])
+                if pattern != "*" and not any(covers(pattern, name) or covers(name, pattern) for name in known):
+                    message = f"{host} selects no service; write its full name, as in reviews.books.svc.{self._domain}"
+                    yield _warning(resource, f"spec.egress[{index}].hosts[{position}]", message, NOT_FOUND)
+        policy = resource.spec.outbound_traffic_policy
+        if policy is not None and policy.egress_proxy is not None:
+            yield from self.check_destination(resource, "spec.outboundTrafficPolicy.egressProxy", policy.egress_proxy)
 
     def check_destination(self, resource: Resource[Any], path: str, destination: Destination) -> Iterator[Problem]:
         if not self.knows(destination.host, resource.namespace):
@@ -109,6 +131,25 @@ def _conflicts(resources: Mapping[Key, Resource[Any]], world: _World) -> Iterato
                     message = f"{host} is already routed by {first.key}, which is used; merge the two"
                     yield _warning(resource, f"spec.hosts[{index}]", message, CONFLICT)
                     break
+
+
+def _sidecar_conflicts(resources: Mapping[Key, Resource[Any]]) -> Iterator[Problem]:
+    """One Sidecar is for a workload: the oldest. Istio's analyzers report the others under these names."""
+    first: dict[tuple[str, str], Resource[Any]] = {}
+    ordered = sorted(resources.values(), key=lambda each: (each.created, each.namespace, each.name))
+    for resource in ordered:
+        if not isinstance(resource.spec, SidecarSpec):
+            continue
+        selector = ",".join(f"{key}={value}" for key, value in sorted(resource.spec.selector.items()))
+        earlier = first.setdefault((resource.namespace, selector), resource)
+        if earlier is resource:
+            continue
+        if selector:
+            message = f"{earlier.key} selects the same workloads and is used; remove one of the two"
+            yield _warning(resource, "spec.workloadSelector", message, "ConflictingSidecarWorkloadSelectors")
+        else:
+            message = f"{earlier.key} is for the whole namespace too and is used; remove one of the two"
+            yield _warning(resource, "spec", message, "MultipleSidecarsWithoutWorkloadSelectors")
 
 
 def _visible_together(one: Resource[Any], other: Resource[Any]) -> bool:

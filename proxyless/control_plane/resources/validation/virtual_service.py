@@ -24,7 +24,9 @@ from proxyless.control_plane.resources.virtual_service import (
     HTTPRewrite,
     HTTPRoute,
     HTTPRouteDestination,
+    L4MatchAttributes,
     RouteDestination,
+    TLSMatchAttributes,
     VirtualServiceSpec,
 )
 
@@ -75,17 +77,27 @@ def check_virtual_service(checks: Checks, spec: VirtualServiceSpec) -> None:
         _http_route(checks, child("spec.http", index), route, delegate)
     for index, tls in enumerate(spec.tls):
         path = child("spec.tls", index)
+        if not tls.match:
+            checks.error(f"{path}.match", "must have at least one match with sniHosts")
         for position, match in enumerate(tls.match):
-            _subnets(checks, f"{path}.match[{position}].destinationSubnets", match.destination_subnets)
+            here = f"{path}.match[{position}]"
+            _l4_match(checks, here, match)
+            if not match.sni_hosts:
+                checks.error(f"{here}.sniHosts", "must list at least one server name")
             for at, host in enumerate(match.sni_hosts):
-                if not any(covers(pattern, host) for pattern in spec.hosts):
-                    checks.error(f"{path}.match[{position}].sniHosts[{at}]", f"{host} is not among spec.hosts")
-        _destinations(checks, f"{path}.route", tls.route)
+                if not is_host(host):
+                    checks.error(f"{here}.sniHosts[{at}]", f"{host!r} is not a DNS name")
+                elif not any(covers(pattern.lower(), host.lower()) for pattern in spec.hosts):
+                    checks.error(f"{here}.sniHosts[{at}]", f"{host} is not among spec.hosts")
+        _l4_destinations(checks, f"{path}.route", tls.route)
     for index, tcp in enumerate(spec.tcp):
         path = child("spec.tcp", index)
         for position, l4 in enumerate(tcp.match):
-            _subnets(checks, f"{path}.match[{position}].destinationSubnets", l4.destination_subnets)
-        _destinations(checks, f"{path}.route", tcp.route)
+            here = f"{path}.match[{position}]"
+            _l4_match(checks, here, l4)
+            if l4.source_subnet and not is_ip_or_cidr(l4.source_subnet):
+                checks.error(f"{here}.sourceSubnet", f"{l4.source_subnet!r} is not an IP address or CIDR")
+        _l4_destinations(checks, f"{path}.route", tcp.route)
     checks.export_to("spec.exportTo", spec.export_to)
     check_reachability(checks, spec)
 
@@ -341,6 +353,20 @@ def _retries(checks: Checks, path: str, retries: HTTPRetry | None) -> None:
     for token in filter(None, retries.retry_on.split(",")):
         if token.strip() not in RETRY_ON and token.strip() not in _STATUS_CODES:
             checks.error(f"{path}.retryOn", f"{token!r} is not a retry condition; known: {', '.join(sorted(RETRY_ON))}")
+
+
+def _l4_match(checks: Checks, path: str, match: TLSMatchAttributes | L4MatchAttributes) -> None:
+    _subnets(checks, f"{path}.destinationSubnets", match.destination_subnets)
+    checks.labels(f"{path}.sourceLabels", match.source_labels)
+    _gateways(checks, f"{path}.gateways", match.gateways)
+    if match.source_namespace and not is_dns_label(match.source_namespace):
+        checks.error(f"{path}.sourceNamespace", f"{match.source_namespace!r} is not a namespace")
+
+
+def _l4_destinations(checks: Checks, path: str, destinations: Sequence[RouteDestination]) -> None:
+    if not destinations:
+        checks.error(path, "must have at least one destination")
+    _destinations(checks, path, destinations)
 
 
 def _subnets(checks: Checks, path: str, subnets: tuple[str, ...]) -> None:
