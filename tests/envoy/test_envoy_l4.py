@@ -100,6 +100,8 @@ class Ports:
     ingress: int
     raw: int
     secure: int
+    origin: int
+    wrong: int
     virtual: int
 
 
@@ -113,6 +115,8 @@ spec:
   - {{port: {{number: {ports.tls}, protocol: TLS, name: tls}}, hosts: [./*]}}
   - {{port: {{number: {ports.http}, protocol: HTTP, name: http}}, hosts: [./*]}}
   - {{port: {{number: {ports.virtual}, protocol: MONGO, name: virtual}}, bind: 0.0.0.0, hosts: [./*]}}
+  - {{port: {{number: {ports.origin}, protocol: TCP, name: origin}}, hosts: [./o.a.tls.test]}}
+  - {{port: {{number: {ports.wrong}, protocol: MYSQL, name: wrong}}, hosts: [./w.a.tls.test]}}
   - {{port: {{number: 0, protocol: TCP}}, bind: "unix://{socket}", hosts: [./b.tcp.test]}}
   - {{hosts: [./*]}}
   ingress:
@@ -203,6 +207,34 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
+metadata: {{name: origin}}
+spec:
+  hosts: [o.a.tls.test]
+  resolution: STATIC
+  location: MESH_EXTERNAL
+  ports: [{{number: {ports.origin}, name: tcp, protocol: TCP}}]
+  endpoints: [{{address: 127.0.0.1, ports: {{tcp: {a_tls}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: wrong}}
+spec:
+  hosts: [w.a.tls.test]
+  resolution: STATIC
+  location: MESH_EXTERNAL
+  subjectAltNames: [somebody.test]
+  ports: [{{number: {ports.wrong}, name: tcp, protocol: TCP, targetPort: {a_tls}}}]
+  endpoints: [{{address: 127.0.0.1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: origin}}
+spec:
+  host: "*.a.tls.test"
+  trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {folder}/a.tls.test.pem}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
 metadata: {{name: a-tls}}
 spec:
   hosts: [a.tls.test]
@@ -273,7 +305,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("l")
     mesh = EnvoyMesh(folder)
-    ports = Ports(*choose_ports([("127.0.0.1", 0, "")] * 7))
+    ports = Ports(*choose_ports([("127.0.0.1", 0, "")] * 9))
     path = folder / "s"
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(plain_server("plain"))
@@ -340,6 +372,14 @@ def test_server_names_lead_to_their_servers(world: World, host: str, server: str
     context = ssl.create_default_context(cafile=str(world.mesh.folder / f"{server}.tls.test.pem"))
     context.check_hostname = host != "odd.a.tls.test"
     assert talk(context.wrap_socket(connect(world.ports.tls), server_hostname=host)) == f"{server}-tls"
+
+
+def test_tls_is_originated_for_plain_tcp_and_the_server_verified(world: World) -> None:
+    assert talk(connect(world.ports.origin)) == "a-tls"
+    with connect(world.ports.wrong) as connection, contextlib.suppress(ConnectionError):
+        assert connection.recv(1) == b""
+    refused = rf"cluster.outbound.{world.ports.wrong}.*ssl.fail_verify_san"
+    assert until("a refused name", lambda: sum(world.side.stats(refused).values()))
 
 
 @pytest.mark.parametrize("host", ["unknown.test", "tls.test", None])

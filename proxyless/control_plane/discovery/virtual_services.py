@@ -15,8 +15,9 @@ from proxyless.control_plane.world import World
 class VirtualServices:
     """The VirtualServices that act on clients of the mesh, indexed by host.
 
-    For one host the most specific pattern wins, then a rule private to the client's namespace before an exported
-    one, then the older one; rules of several VirtualServices are not merged (Istio does so for gateways only).
+    For one host the most specific pattern wins, then a rule of the client's own namespace that not all see, one that
+    is exported to it by name, one that all see, then the older one. HTTP rules of several VirtualServices are not
+    merged (Istio does so for gateways only).
     """
 
     def __init__(self, world: World, known: Container[str] = ()) -> None:
@@ -33,8 +34,6 @@ class VirtualServices:
                 continue
             for host in dict.fromkeys(qualify(host, resource.namespace, domain, known) for host in spec.hosts):
                 self._by_host.setdefault(host, []).append((seen, resource))
-        for rules in self._by_host.values():
-            rules.sort(key=lambda rule: rule[0].rank)  # stable: within a rank the oldest stays first
         self._wildcards = [host for host in self._by_host if host.startswith("*")]
         # Of a client with a Sidecar: the rules that it imports; None for all.
         self._imported: frozenset[Key] | None = None
@@ -93,7 +92,10 @@ class VirtualServices:
 
     def _visible(self, host: str, namespace: str) -> Resource[Any] | None:
         rules = self._by_host.get(host, ())
-        return next((rule for seen, rule in rules if seen.allows(namespace) and self._is_imported(rule)), None)
+        usable = [(seen, rule) for seen, rule in rules if seen.allows(namespace) and self._is_imported(rule)]
+        # min is stable: within a rank the oldest stays first.
+        best = min(usable, key=lambda one: one[0].rank(one[1].namespace, namespace), default=None)
+        return best[1] if best else None
 
     def _is_imported(self, rule: Resource[Any]) -> bool:
         return self._imported is None or rule.key in self._imported

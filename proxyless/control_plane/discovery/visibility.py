@@ -17,12 +17,13 @@ class Visibility:
     def allows(self, namespace: str) -> bool:
         return self.everywhere or namespace in self.namespaces
 
-    @property
-    def rank(self) -> int:
-        """Rules that are private to a namespace come before those exported to some, before those exported to all."""
+    def rank(self, owner: str, namespace: str) -> int:
+        """For clients of ``namespace``: its own rules that not all see, then those exported to it by name, then those
+        exported to all (the order of Istio's virtual services).
+        """
         if self.everywhere:
             return 2
-        return 0 if len(self.namespaces) <= 1 else 1
+        return 0 if owner == namespace else 1
 
 
 EVERYWHERE = Visibility()

@@ -165,6 +165,9 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
         case SidecarSpec() as spec:
             captured = [(f"spec.egress[{index}]", one.capture_mode) for index, one in enumerate(spec.egress)]
             captured += [(f"spec.ingress[{index}]", one.capture_mode) for index, one in enumerate(spec.ingress)]
+            for index, egress in enumerate(spec.egress):
+                if egress.port is not None and egress.port.protocol.upper() in {"UDP", "HBONE"}:
+                    yield f"spec.egress[{index}].port.protocol", "nothing listens for it"
             for path, mode in captured:
                 if mode is CaptureMode.IPTABLES:
                     yield f"{path}.captureMode", "no traffic is captured; the listener is bound to its port"

@@ -24,6 +24,8 @@ def apply_tls(cluster: cluster_pb2.Cluster, build: ClusterBuild, options: HttpPr
     asked = build.policy.effective.tls
     http2 = options is not None and options.explicit_http_config.HasField("http2_protocol_options")
     follow = options is not None and options.HasField("use_downstream_protocol_config")
+    # What is no HTTP does not say that it is.
+    follow = follow or (build.kind is ClientKind.ENVOY and not build.port.protocol.is_http)
     if asked is None:
         passed_through = cluster.type == cluster_pb2.Cluster.ORIGINAL_DST or is_by_host_header(cluster)
         if not build.service.external and not passed_through:
@@ -38,7 +40,7 @@ def apply_tls(cluster: cluster_pb2.Cluster, build: ClusterBuild, options: HttpPr
             cluster.transport_socket.CopyFrom(tls.mutual(build.kind, san, sni=sni, http2=http2, follow=follow))
             return None
         case _:
-            return _originate(cluster, build, asked, http2=http2)
+            return _originate(cluster, build, asked, http2=http2, follow=follow)
 
 
 def auto_sni(build: ClusterBuild) -> bool:
@@ -110,7 +112,7 @@ def _identities(build: ClusterBuild) -> list[string_pb2.StringMatcher]:
 
 
 def _originate(
-    cluster: cluster_pb2.Cluster, build: ClusterBuild, asked: ClientTLSSettings, *, http2: bool
+    cluster: cluster_pb2.Cluster, build: ClusterBuild, asked: ClientTLSSettings, *, http2: bool, follow: bool
 ) -> str | None:
     """SIMPLE and MUTUAL: TLS to somebody who is not of the mesh."""
     san = [tls.exactly(one) for one in asked.subject_alt_names or build.service.subject_alt_names]
@@ -124,7 +126,12 @@ def _originate(
         return None
     certificate = asked.client_certificate if asked.mode is TLSMode.MUTUAL else ""
     files = tls.Files(certificate, asked.private_key, asked.ca_certificates)
-    cluster.transport_socket.CopyFrom(tls.from_files(files, san, sni=asked.sni, http2=http2))
+    sni = asked.sni
+    if not build.port.protocol.is_http:
+        # There is no Host header to take the name from, or to verify the certificate by.
+        sni = sni or _server_name(build.service)
+        san = san or [tls.exactly(name) for name in (sni,) if name]
+    cluster.transport_socket.CopyFrom(tls.from_files(files, san, sni=sni, http2=http2, follow=follow))
     return None
 
 

@@ -10,8 +10,8 @@ from proxyless.control_plane.translate.generated import Notes
 
 # What a delegate's route takes from the root's when it does not say it itself (Istio).
 _INHERITED = (
-    "rewrite", "timeout", "retries", "fault", "mirror", "mirror_percent", "mirror_percent_camel", "mirror_percentage",
-    "cors_policy", "headers",
+    "rewrite", "timeout", "retries", "fault", "cors_policy", "headers",
+    "mirror", "mirrors", "mirror_percent", "mirror_percent_camel", "mirror_percentage",
 )  # fmt: skip
 
 
@@ -38,11 +38,12 @@ def expanded(
 def _merge(root: HTTPRoute, inner: HTTPRoute) -> HTTPRoute | None:
     matches = inner.match or root.match
     if root.match and inner.match:
-        pairs = [_merge_match(outer, one) for one in inner.match for outer in root.match]
-        matches = tuple(pair for pair in pairs if pair is not None)
-        if not matches:
+        found = [[_merge_match(outer, one) for outer in root.match] for one in inner.match]
+        # One alternative that the root's conditions exclude makes the whole route a conflict (Istio).
+        if not all(any(pairs) for pairs in found):
             return None
-    inherited = {field: getattr(root, field) for field in _INHERITED if getattr(inner, field) is None}
+        matches = tuple(pair for pairs in found for pair in pairs if pair is not None)
+    inherited = {field: getattr(root, field) for field in _INHERITED if getattr(inner, field) in (None, ())}
     name = "-".join(part for part in (root.name, inner.name) if part)
     return inner.model_copy(update={**inherited, "match": matches, "name": name})
 

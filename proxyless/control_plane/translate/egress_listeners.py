@@ -33,11 +33,13 @@ from proxyless.control_plane.translate.sidecar import (
 from proxyless.control_plane.translate.tcp_proxy import cidr, is_by_name, plain_chain, route_chain
 
 _HTTPS_PORT = 443
+_NOT_LISTENED = frozenset({"UDP", "HBONE"})
 
 
 def egress_names(catalog: Catalog) -> list[str]:
     """The listeners that an Envoy of this scope has beside those of its own node."""
-    return [_name(one) for one in catalog.egress.listeners if one.explicit] if catalog.egress else []
+    listeners = catalog.egress.listeners if catalog.egress else ()
+    return [_name(one) for one in listeners if one.explicit and one.protocol not in _NOT_LISTENED]
 
 
 def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> listener_pb2.Listener | None:
@@ -86,7 +88,7 @@ class _Chains:
         self._asked = asked
         self._notes = notes
         self._tls = tls
-        self._taken: set[tuple[str, str]] = set()
+        self._taken: dict[tuple[str, str], str] = {}
 
     def build(self) -> list[listener_components_pb2.FilterChain]:
         chains = []
@@ -125,11 +127,8 @@ class _Chains:
         subnets = route.subnets if not self._asked.is_socket else ()
         if not subnets and self._is_wildcard():
             subnets = service.addresses
-        free = self._free(route, subnets)
+        free = self._free(service, route, subnets)
         if not free:
-            self._notes.add(
-                f"{_name(self._asked)}: {route.origin} of {service.host} left out, what is before it has all"
-            )
             return None
         chain = route_chain(self._catalog, self._scope, route, port=self._port(service))
         names = list(dict.fromkeys(name for name, _ in free))
@@ -139,13 +138,17 @@ class _Chains:
         )
         return chain
 
-    def _free(self, route: L4Route, subnets: tuple[str, ...]) -> list[tuple[str, str]]:
+    def _free(self, service: Service, route: L4Route, subnets: tuple[str, ...]) -> list[tuple[str, str]]:
         names = [name for name in route.sni or ("",) if not self._is_odd(name)]
         pairs = [("" if name == "*" else name, subnet) for name in names for subnet in subnets or ("",)]
         # A chain matches all pairs of its names and subnets, so a name is free with all of them or not at all.
-        taken = {name for name, subnet in pairs if (name, subnet) in self._taken}
-        free = [(name, subnet) for name, subnet in pairs if name not in taken]
-        self._taken.update(free)
+        taken = {name: self._taken[name, subnet] for name, subnet in pairs if (name, subnet) in self._taken}
+        # A rule for several services comes by with each of them.
+        if any(origin != route.origin for origin in taken.values()):
+            said = f"{route.origin} of {service.host}" if route.rule else service.host
+            self._notes.add(f"{_name(self._asked)}: {said} left out, its connections cannot be told from others'")
+        free = [pair for pair in pairs if pair[0] not in taken]
+        self._taken.update((pair, route.origin if route.rule else service.host) for pair in free)
         return free
 
     def _is_odd(self, name: str) -> bool:
@@ -173,7 +176,8 @@ def _name(listener: EgressListener) -> str:
 
 def _find(catalog: Catalog, name: str) -> EgressListener | None:
     listeners = catalog.egress.listeners if catalog.egress else ()
-    return next((one for one in listeners if one.explicit and _name(one) == name), None)
+    mine = (one for one in listeners if one.explicit and one.protocol not in _NOT_LISTENED)
+    return next((one for one in mine if _name(one) == name), None)
 
 
 def _protocol(listener: EgressListener) -> PortProtocol:
@@ -183,6 +187,8 @@ def _protocol(listener: EgressListener) -> PortProtocol:
 def _address(listener: EgressListener) -> address_pb2.Address:
     if listener.is_socket:
         # Whoever can connect to it speaks with the workload's identity: this user alone.
-        pipe = address_pb2.Pipe(path=listener.bind.removeprefix(UNIX), mode=0o600)
+        path = listener.bind.removeprefix(UNIX)
+        # An abstract socket has no file to protect, and Envoy refuses a mode for it.
+        pipe = address_pb2.Pipe(path=path, mode=0 if path.startswith("@") else 0o600)
         return address_pb2.Address(pipe=pipe)
     return socket_address(listener.bind or LOOPBACK, listener.port)

@@ -67,8 +67,13 @@ class Files:
     roots: str = ""
 
 
-def from_files(files: Files, san: Names, *, sni: str, http2: bool = False) -> base_pb2.TransportSocket:
-    """TLS with files on the client's machine, for Envoy: Istio's agent serves them over SDS under these names."""
+def from_files(
+    files: Files, san: Names, *, sni: str, http2: bool = False, follow: bool = False
+) -> base_pb2.TransportSocket:
+    """TLS with files on the client's machine, for Envoy: Istio's agent serves them over SDS under these names.
+
+    follow: as for ``mutual``.
+    """
     context = tls_pb2.UpstreamTlsContext(sni=sni)
     common = context.common_tls_context
     if files.certificate:
@@ -77,6 +82,8 @@ def from_files(files: Files, san: Names, *, sni: str, http2: bool = False) -> ba
     _match_names(combined.default_validation_context, san, _DNS, _URI)
     combined.validation_context_sds_secret_config.CopyFrom(_sds(f"file-root:{files.roots or 'system'}"))
     _add_client_side(common, ClientKind.ENVOY, http2=http2)
+    if follow:
+        common.ClearField("alpn_protocols")
     return _socket(context)
 
 
