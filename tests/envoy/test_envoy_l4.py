@@ -291,6 +291,12 @@ spec:
   ports: [{{number: {ports.http}, name: http, protocol: HTTP}}]
   endpoints: [{{address: 127.0.0.1, ports: {{http: {plain}}}}}]
 """
+OTHER = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: other, namespace: default}}
+spec: {{workloadSelector: {{labels: {{app: plain}}}}, {spec}}}
+"""
 
 
 @dataclass(frozen=True)
@@ -299,6 +305,16 @@ class World:
     side: Sidecar
     ports: Ports
     socket: Path
+    tls_server: int
+
+    @contextlib.contextmanager
+    def other_sidecar(self, spec: str) -> Iterator[None]:
+        """Another Sidecar for a while: one that selects its workloads counts before the namespace's."""
+        self.mesh.apply(OTHER.format(spec=spec))
+        try:
+            yield
+        finally:
+            self.mesh.run("delete", "Sidecar", "other", "-n", "default")
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +335,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         mesh.start_control_plane(config)
         side = mesh.sidecar("side", "plain", plain)
         until("SYNCED", lambda: {one["state"] for one in mesh.types("plain").values()} == {"SYNCED"})
-        yield World(mesh, side, ports, path)
+        yield World(mesh, side, ports, path, a_tls)
 
 
 def talk(connection: socket.socket) -> str:
@@ -438,6 +454,37 @@ def test_an_ingress_listener_knows_its_callers(world: World) -> None:
     with world.side.client() as proxied:
         headers = proxied.get("http://inside.test/").json()["headers"]
     assert "URI=spiffe://cluster.local/ns/default/sa/plain" in headers["x-forwarded-client-cert"]
+
+
+def test_library_clients_see_the_same_hosts(world: World) -> None:
+    with httpx2.Client(transport=world.mesh.mesh("reader").transport(), trust_env=False, timeout=30) as client:
+        for host, status in (("web.test", 200), ("hidden.test", 502), ("unknown.test", 502)):
+            assert client.get(f"http://{host}:{world.ports.http}/").status_code == status, host
+
+
+def test_an_unknown_server_name_is_let_out_where_that_is_allowed(world: World) -> None:
+    port = world.tls_server
+    listener = f"{{port: {{number: {port}, protocol: TLS}}, bind: 127.0.0.2, hosts: [~/*]}}"
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def answer() -> str | None:
+        with contextlib.suppress(OSError):
+            return talk(context.wrap_socket(connect(port, "127.0.0.2"), server_hostname="localhost"))
+        return None
+
+    with world.other_sidecar(f"egress: [{listener}], outboundTrafficPolicy: {{mode: ALLOW_ANY}}"):
+        assert until("an answer", answer) == "a-tls"
+
+
+def test_an_egress_proxy_takes_what_is_unknown(world: World) -> None:
+    proxy = f"{{host: web.test, port: {{number: {world.ports.http}}}}}"
+    policy = f"outboundTrafficPolicy: {{mode: ALLOW_ANY, egressProxy: {proxy}}}"
+    with world.other_sidecar(f"egress: [{{hosts: [~/*]}}], {policy}"), world.side.client() as client:
+        answer = until("an answer", lambda: (got := client.get("http://unknown.test/")).status_code == 200 and got)
+        assert answer.json()["headers"]["host"] == "unknown.test"
+    with world.side.client() as client:
+        until("the default again", lambda: client.get("http://unknown.test/").status_code == 502)
 
 
 def test_nothing_was_refused(world: World) -> None:
