@@ -12,8 +12,9 @@ from proxyless.control_plane.discovery.service import Service, ServiceEndpoint, 
 from proxyless.control_plane.discovery.services import services
 from proxyless.control_plane.discovery.virtual_services import VirtualServices, destination_hosts
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
-from proxyless.control_plane.resources.resource import Key
+from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.sidecar import SidecarSpec
+from proxyless.control_plane.resources.virtual_service import Destination
 from proxyless.control_plane.world import MeshSettings, World
 
 
@@ -33,10 +34,9 @@ class Catalog:
         self.destination_rules = DestinationRules(world, self._by_host)
         self._endpoints: dict[tuple[str, str, str, int], tuple[ServiceEndpoint, ...]] = {}
         self.sidecars = Sidecars(world)
-        self.settings: MeshSettings = world.settings
         # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.
-        self.egress: Egress | None = None
-        self.sidecar: SidecarSpec | None = None
+        self._egress: Egress | None = None
+        self._sidecar: Resource[SidecarSpec] | None = None
         self._scoped: dict[tuple[str, Key], Catalog] = {}
         self._destinations: frozenset[str] | None = None
 
@@ -50,21 +50,42 @@ class Catalog:
             return self
         if (known := self._scoped.get((namespace, sidecar.key))) is None:
             known = self._scoped[namespace, sidecar.key] = self._within(Egress.of(sidecar, namespace))
-            known.sidecar = sidecar.spec
+            known._sidecar = sidecar
         return known
 
     def of_listener(self, listener: EgressListener) -> "Catalog":
         """The same, within what one listener of a Sidecar imports."""
-        return self._within(replace(self.egress, listeners=(listener,))) if self.egress else self
+        return self._within(replace(self._egress, listeners=(listener,))) if self._egress else self
 
     def _within(self, egress: Egress) -> "Catalog":
         scoped = copy.copy(self)  # the indexes and what is remembered of endpoints are shared
-        scoped.egress = egress
+        scoped._egress = egress
         scoped.virtual_services = self.virtual_services.within(egress)
         scoped._destinations = None
-        if egress.allow_any is not None:
-            scoped.settings = replace(self.settings, outbound_allow_any=egress.allow_any)
         return scoped
+
+    def sidecar(self) -> Resource[SidecarSpec] | None:
+        """The Sidecar of the client; None for the catalog of the whole world, and without one."""
+        return self._sidecar
+
+    def egress_listeners(self) -> tuple[EgressListener, ...]:
+        return self._egress.listeners if self._egress else ()
+
+    def allows_unknown(self) -> bool:
+        """Whether hosts that nobody declares may be called: as the Sidecar says, else the mesh."""
+        said = self._egress.allow_any if self._egress else None
+        return self.settings.outbound_allow_any if said is None else said
+
+    def egress_proxy(self) -> Destination | None:
+        """Where unknown hosts are sent, its host qualified; None for where they say."""
+        if self._egress is None or self._egress.proxy is None:
+            return None
+        host = self.qualify(self._egress.proxy.host, self._egress.proxy_namespace)
+        return self._egress.proxy.model_copy(update={"host": host})
+
+    @property
+    def settings(self) -> MeshSettings:
+        return self.world.settings
 
     def service(self, host: str, namespace: str) -> Service | None:
         """The service that ``host`` (qualified) is for clients of ``namespace``, wildcards included.
@@ -73,7 +94,7 @@ class Catalog:
         then the oldest. What an imported rule sends to is known too, though it cannot be dialled.
         """
         found = self.listed(host, namespace)
-        if self.egress is None or host not in self._sent_to(namespace):
+        if self._egress is None or host not in self._sent_to(namespace):
             return found
         whole = self._most_specific(host, namespace, None)
         # The same service with all of its ports, not another one of that name.
@@ -81,7 +102,7 @@ class Catalog:
 
     def listed(self, host: str, namespace: str) -> Service | None:
         """As ``service``, but only what clients may dial."""
-        return self._most_specific(host, namespace, self.egress)
+        return self._most_specific(host, namespace, self._egress)
 
     def _most_specific(self, host: str, namespace: str, egress: Egress | None) -> Service | None:
         if (exact := self._visible(host, namespace, egress)) is not None:
@@ -96,13 +117,18 @@ class Catalog:
 
     def visible(self, namespace: str) -> list[Service]:
         """Every service clients of ``namespace`` may dial, one for each host, by host."""
-        found = (self._visible(host, namespace, self.egress) for host in sorted(self._by_host))
+        found = (self._visible(host, namespace, self._egress) for host in sorted(self._by_host))
         return [service for service in found if service is not None]
+
+    def by_age(self, namespace: str) -> list[Service]:
+        """The same, the oldest first; what is as old, by host."""
+        order = {service.origin: index for index, service in enumerate(self.services)}
+        return sorted(self.visible(namespace), key=lambda service: (order.get(service.origin, 0), service.host))
 
     def called(self, namespace: str) -> list[Service]:
         """Every service that requests of clients of ``namespace`` may go to: also those that only rules name."""
         listed = self.visible(namespace)
-        if self.egress is None:
+        if self._egress is None:
             return listed
         hosts = {service.host for service in listed}
         found = (self.service(host, namespace) for host in sorted(self._sent_to(namespace) - hosts))
@@ -116,8 +142,8 @@ class Catalog:
                 for rule in self.virtual_services.all(namespace)
                 for host in destination_hosts(rule.spec)
             ]
-            if self.egress is not None and self.egress.proxy is not None:
-                named.append(self.qualify(self.egress.proxy.host, self.egress.proxy_namespace))
+            if (proxy := self.egress_proxy()) is not None:
+                named.append(proxy.host)
             self._destinations = frozenset(named)
         return self._destinations
 
@@ -132,7 +158,7 @@ class Catalog:
         """
         names = candidates(name, namespace, self.settings.cluster_domain)
         for host in names:
-            if (service := self._visible(host, namespace, self.egress)) is not None:
+            if (service := self._visible(host, namespace, self._egress)) is not None:
                 return host, service
         for host in names:
             if (service := self.listed(host, namespace)) is not None or self.virtual_services.of(host, namespace):

@@ -79,7 +79,6 @@ class Egress:
     allow_any: None where the Sidecar says nothing and the mesh decides. proxy: where unknown traffic goes.
     """
 
-    origin: str
     listeners: tuple[EgressListener, ...]
     allow_any: bool | None
     proxy: Destination | None
@@ -89,7 +88,6 @@ class Egress:
     def of(cls, sidecar: Resource[SidecarSpec], namespace: str) -> Self:
         policy = sidecar.spec.outbound_traffic_policy
         return cls(
-            origin=str(sidecar.key),
             listeners=tuple(EgressListener.of(one, namespace) for one in sidecar.spec.egress or (_EVERYTHING,)),
             allow_any=None if policy is None else policy.mode is SidecarOutboundTrafficPolicyMode.ALLOW_ANY,
             proxy=policy.egress_proxy if policy else None,

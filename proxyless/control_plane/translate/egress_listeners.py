@@ -5,7 +5,7 @@ iptables here: a listener is bound, to loopback unless the Sidecar says where.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -27,6 +27,7 @@ from proxyless.control_plane.translate.sidecar import (
     LOOPBACK,
     http_chain,
     outbound_manager,
+    sidecar_origin,
     socket_address,
     tls_inspector,
 )
@@ -38,8 +39,7 @@ _NOT_LISTENED = frozenset({"UDP", "HBONE"})
 
 def egress_names(catalog: Catalog) -> list[str]:
     """The listeners that an Envoy of this scope has beside those of its own node."""
-    listeners = catalog.egress.listeners if catalog.egress else ()
-    return [_name(one) for one in listeners if one.explicit and one.protocol not in _NOT_LISTENED]
+    return [_name(one) for one in _listeners(catalog)]
 
 
 def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> listener_pb2.Listener | None:
@@ -48,8 +48,7 @@ def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> 
     if asked is None:
         return None
     result = listener_pb2.Listener(name=name, address=_address(asked), traffic_direction=base_pb2.OUTBOUND)
-    origin = catalog.egress.origin if catalog.egress else ""
-    result.metadata.CopyFrom(metadata(proxyless={"origin": origin, "protocol": asked.protocol}))
+    result.metadata.CopyFrom(metadata(proxyless={"origin": sidecar_origin(catalog), "protocol": asked.protocol}))
     protocol = _protocol(asked)
     if asked.protocol == HTTP_PROXY or protocol.is_http:
         result.filter_chains.append(http_chain("outbound", outbound_manager(name)))
@@ -103,9 +102,7 @@ class _Chains:
 
     def _services(self) -> Iterable[Service]:
         """The oldest first, as Istio has it when two want the same connections."""
-        order = {service.origin: index for index, service in enumerate(self._catalog.services)}
-        visible = self._within.visible(self._scope.namespace)
-        for service in sorted(visible, key=lambda one: (order.get(one.origin, 0), one.host)):
+        for service in self._within.by_age(self._scope.namespace):
             ports = [port for port in service.ports if port.protocol is not PortProtocol.UDP]
             if len(ports) > 1 and not self._asked.port:
                 self._notes.add(
@@ -163,7 +160,7 @@ class _Chains:
 
 def _fallthrough(catalog: Catalog, asked: EgressListener) -> listener_components_pb2.FilterChain | None:
     """Server names that nothing here knows: let out to where they say, to the egress proxy, or closed."""
-    if not catalog.settings.outbound_allow_any:
+    if not catalog.allows_unknown():
         return None
     cluster = unknown_goes_to(catalog)
     return plain_chain("allow_any", cluster, by_sni=(asked.port or _HTTPS_PORT) if cluster == PASSTHROUGH else 0)
@@ -175,9 +172,11 @@ def _name(listener: EgressListener) -> str:
 
 
 def _find(catalog: Catalog, name: str) -> EgressListener | None:
-    listeners = catalog.egress.listeners if catalog.egress else ()
-    mine = (one for one in listeners if one.explicit and one.protocol not in _NOT_LISTENED)
-    return next((one for one in mine if _name(one) == name), None)
+    return next((one for one in _listeners(catalog) if _name(one) == name), None)
+
+
+def _listeners(catalog: Catalog) -> Iterator[EgressListener]:
+    return (one for one in catalog.egress_listeners() if one.explicit and one.protocol not in _NOT_LISTENED)
 
 
 def _protocol(listener: EgressListener) -> PortProtocol:

@@ -115,7 +115,7 @@ def _virtual_host(name: str, domains: list[str], routes: list[rc.Route]) -> rc.V
 
 def _everything_else(catalog: Catalog) -> rc.VirtualHost:
     """ALLOW_ANY sends it where it says, REGISTRY_ONLY answers 502; names and status are Istio's."""
-    if catalog.settings.outbound_allow_any:
+    if catalog.allows_unknown():
         cluster = unknown_goes_to(catalog)
         return _virtual_host("allow_any", ["*"], [_tunnel(cluster), _pass_through(cluster)])
     refused = rc.DirectResponseAction(status=502)

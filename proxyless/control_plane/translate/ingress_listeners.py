@@ -20,6 +20,8 @@ from proxyless.control_plane.translate.sidecar import (
     application_cluster,
     http_chain,
     inbound_manager,
+    inbound_pool,
+    sidecar_origin,
     socket_address,
     tls_inspector,
 )
@@ -45,12 +47,11 @@ def ingress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
     if asked is None:
         return None
     mode = catalog.peer_authentications.mode(scope.namespace, scope.label_map, asked.port.number)
-    origin = catalog.egress.origin if catalog.egress else ""
     result = listener_pb2.Listener(
         name=name,
         address=socket_address(asked.bind or EVERYWHERE, asked.port.number),
         traffic_direction=base_pb2.INBOUND,
-        metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
+        metadata=metadata(proxyless={"origin": sidecar_origin(catalog), "mutual_tls": mode.value}),
     )
     settings = asked.tls if mode is MutualTls.DISABLE else None
     if asked.tls is not None and settings is None:
@@ -78,7 +79,7 @@ def ingress_cluster(catalog: Catalog, name: str, notes: Notes) -> cluster_pb2.Cl
     asked = next((one for one in _listeners(catalog) if _cluster_name(one) == name), None)
     if asked is None:
         return None
-    pool = asked.connection_pool or (catalog.sidecar.inbound_connection_pool if catalog.sidecar else None)
+    pool = asked.connection_pool or inbound_pool(catalog)
     return application_cluster(name, _endpoint(asked), pool, notes)
 
 
@@ -125,7 +126,8 @@ def _endpoint(asked: IstioIngressListener) -> address_pb2.Address:
 
 
 def _listeners(catalog: Catalog) -> tuple[IstioIngressListener, ...]:
-    return catalog.sidecar.ingress if catalog.sidecar else ()
+    sidecar = catalog.sidecar()
+    return sidecar.spec.ingress if sidecar else ()
 
 
 def _name(listener: IstioIngressListener) -> str:

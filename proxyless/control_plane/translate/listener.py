@@ -29,7 +29,7 @@ def outbound_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -
     if parts is None:
         return None
     dialled, port = parts
-    registry_only = not catalog.settings.outbound_allow_any
+    registry_only = not catalog.allows_unknown()
     resolved = catalog.resolve(dialled, scope.namespace)
     found = Reach.UNKNOWN if resolved is None else reach(catalog, scope, resolved[0], resolved[1], port)
     if resolved is not None and found is Reach.ROUTED:

@@ -16,11 +16,10 @@ _RULE_PORT = 80
 
 def unknown_goes_to(catalog: Catalog) -> str:
     """The cluster of what the mesh does not know, where it is let out: as it is, or by a Sidecar's egress proxy."""
-    egress = catalog.egress
-    if egress is None or egress.proxy is None:
+    proxy = catalog.egress_proxy()
+    if proxy is None or proxy.port is None:
         return PASSTHROUGH
-    host = catalog.qualify(egress.proxy.host, egress.proxy_namespace)
-    return str(ClusterName(egress.proxy.port.number if egress.proxy.port else 0, egress.proxy.subset, host))
+    return str(ClusterName(proxy.port.number, proxy.subset, proxy.host))
 
 
 class Reach(enum.Enum):

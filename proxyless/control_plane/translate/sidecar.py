@@ -47,8 +47,19 @@ def sidecar_listener(catalog: Catalog, scope: Scope, name: str) -> listener_pb2.
 
 def sidecar_cluster(catalog: Catalog, app: int, notes: Notes) -> cluster_pb2.Cluster:
     """The application itself, on loopback."""
-    pool = catalog.sidecar.inbound_connection_pool if catalog.sidecar else None
-    return application_cluster(inbound_cluster_name(app), socket_address(LOOPBACK, app), pool, notes)
+    return application_cluster(inbound_cluster_name(app), socket_address(LOOPBACK, app), inbound_pool(catalog), notes)
+
+
+def inbound_pool(catalog: Catalog) -> ConnectionPoolSettings | None:
+    """What a Sidecar says of connections to the application."""
+    sidecar = catalog.sidecar()
+    return sidecar.spec.inbound_connection_pool if sidecar else None
+
+
+def sidecar_origin(catalog: Catalog) -> str:
+    """The Sidecar that made a listener, for people."""
+    sidecar = catalog.sidecar()
+    return str(sidecar.key) if sidecar else ""
 
 
 def application_cluster(
