@@ -60,7 +60,7 @@ def _read(path: Path) -> bytes:
             content = stream.read(_MAX_FILE + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{path}, which the tls of a DestinationRule or Sidecar names, cannot be read: {why}") from None
+        raise ConfigurationError(f"{path}, which a rule's tls names, cannot be read: {why}") from None
     if len(content) > _MAX_FILE:
-        raise ConfigurationError(f"{path}, which the tls of a DestinationRule or Sidecar names, is larger than {_MAX_FILE} bytes")
+        raise ConfigurationError(f"{path}, which a rule's tls names, is larger than {_MAX_FILE} bytes")
     return content

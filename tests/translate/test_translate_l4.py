@@ -92,6 +92,9 @@ def test_a_port_goes_to_its_service() -> None:
     address = found.address.socket_address
     assert (address.address, address.port_value) == ("127.0.0.1", 9000)
     assert not found.listener_filters
+    # Two Envoys of one machine do not share a port, each has an identity of its own.
+    assert found.HasField("enable_reuse_port")
+    assert not found.enable_reuse_port.value
     assert NAME in translator.resources(ENVOY, type_urls.LISTENER, ["*"])
 
 

@@ -48,6 +48,8 @@ def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> 
     if asked is None:
         return None
     result = listener_pb2.Listener(name=name, address=_address(asked), traffic_direction=base_pb2.OUTBOUND)
+    # Else another Envoy of this machine could bind the port too, and get a part of the connections.
+    result.enable_reuse_port.value = False
     result.metadata.CopyFrom(metadata(proxyless={"origin": sidecar_origin(catalog), "protocol": asked.protocol}))
     protocol = _protocol(asked)
     if asked.protocol == HTTP_PROXY or protocol.is_http:

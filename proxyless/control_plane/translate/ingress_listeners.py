@@ -53,6 +53,8 @@ def ingress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
         traffic_direction=base_pb2.INBOUND,
         metadata=metadata(proxyless={"origin": sidecar_origin(catalog), "mutual_tls": mode.value}),
     )
+    # As for egress listeners: a port that another Envoy of this machine has is refused, not shared.
+    result.enable_reuse_port.value = False
     settings = asked.tls if mode is MutualTls.DISABLE else None
     if asked.tls is not None and settings is None:
         notes.add(f"{name}: tls left out, it needs a PeerAuthentication with mode DISABLE for the port")
