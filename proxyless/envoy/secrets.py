@@ -15,6 +15,7 @@ from proxyless.model.errors import ConfigurationError
 
 _FILE_CERTIFICATE, _FILE_ROOTS, _SYSTEM = "file-cert:", "file-root:", "system"
 _MAX_FILE = 1 << 20
+_NAMED = "which the tls of a DestinationRule or Sidecar names"
 # Where distributions keep the system's roots, beside what Python's OpenSSL was built with.
 _SYSTEM_ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -60,7 +61,7 @@ def _read(path: Path) -> bytes:
             content = stream.read(_MAX_FILE + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{path}, which a rule's tls names, cannot be read: {why}") from None
+        raise ConfigurationError(f"{path}, {_NAMED}, cannot be read: {why}") from None
     if len(content) > _MAX_FILE:
-        raise ConfigurationError(f"{path}, which a rule's tls names, is larger than {_MAX_FILE} bytes")
+        raise ConfigurationError(f"{path}, {_NAMED}, is larger than {_MAX_FILE} bytes")
     return content
