@@ -171,10 +171,16 @@ def test_what_grpc_does_not_act_on_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("client", "timeout", "stream"),
-    [(LIBRARY, 2.5, ""), (ENVOY, 2.5, "grpc_timeout_header_max"), (GRPC, 2.5, "max_stream_duration")],
+    [
+        (LIBRARY, 2.5, ""),
+        # Beside it Envoy would not look at the timeout.
+        (ENVOY, 2.5, ""),
+        (ENVOY, 0, "grpc_timeout_header_max"),
+        (GRPC, 2.5, "max_stream_duration"),
+    ],
 )
 def test_timeouts(client: Client, timeout: float, stream: str) -> None:
-    (route,) = routes(translator(f"[{{timeout: 2.5s, {TO_V1}}}]"), TARGET, client)
+    (route,) = routes(translator(f"[{{timeout: {timeout}s, {TO_V1}}}]"), TARGET, client)
     assert route.route.timeout.ToTimedelta().total_seconds() == timeout
     assert [field.name for field, _ in route.route.max_stream_duration.ListFields()] == ([stream] if stream else [])
 

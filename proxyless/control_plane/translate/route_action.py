@@ -54,8 +54,9 @@ def set_timeout(action: rc.RouteAction, seconds: float, kind: ClientKind) -> Non
     action.timeout.CopyFrom(duration(seconds))
     if kind is ClientKind.GRPC:
         action.max_stream_duration.max_stream_duration.CopyFrom(duration(seconds))
-    elif kind is ClientKind.ENVOY:
-        # A shorter grpc-timeout of the caller counts; 0 caps it by nothing.
+    elif kind is ClientKind.ENVOY and not seconds:
+        # The caller's grpc-timeout counts, capped by nothing. Beside a timeout this would be instead of it: Envoy does
+        # not look at ``timeout`` where there is a max_stream_duration.
         action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(seconds))
 
 
