@@ -37,6 +37,8 @@ def proxy_routes(catalog: Catalog, scope: Scope, name: str, notes: Notes, *, bar
     """Every host of ``catalog``. bare: the port that is meant by a host without one."""
     result = route_pb2.RouteConfiguration(name=name)
     result.max_direct_response_body_size_bytes.value = _MAX_DIRECT_RESPONSE
+    # What Envoy says of the application, which is nobody else's business.
+    result.request_headers_to_remove.append("x-envoy-internal")
     taken: set[str] = set()
     for host, service in _hosts(catalog, scope):
         for port in _ports(catalog, scope, host, service):
@@ -99,6 +101,8 @@ def _domains(catalog: Catalog, scope: Scope, host: str, port: int, bare: int) ->
 def _names(catalog: Catalog, scope: Scope, host: str) -> Iterator[str]:
     """The host's own name, and the shorter ones by which this client's namespace means it."""
     yield host
+    if "." in host and not host.startswith("*"):
+        yield f"{host}."  # as a resolver's absolute name is written; Istio serves it too
     name, separator, rest = host.removesuffix(f".{catalog.settings.cluster_domain}").partition(".")
     namespace = rest.removesuffix(".svc")
     if host.startswith("*") or not separator or namespace == rest or "." in namespace:

@@ -160,6 +160,11 @@ def outbound_manager(routes: str) -> hcm_pb2.HttpConnectionManager:
         ]
     )
     result.upgrade_configs.add(upgrade_type="CONNECT")
+    # Envoy heeds ``x-envoy-upstream-rq-timeout-ms`` and its like from internal addresses only; the application has one.
+    result.use_remote_address.value = True
+    result.skip_xff_append = True
+    loopback = result.internal_address_config.cidr_ranges.add(address_prefix=LOOPBACK)
+    loopback.prefix_len.value = 32
     # HTTP proxies are addressed with absolute URLs.
     result.http_protocol_options.allow_absolute_url.value = True
     return result
