@@ -15,6 +15,8 @@ from proxyless.control_plane.translate.generated import pack
 DEFAULT_CONDITIONS = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 # The library's own: the connection ended before any byte of a response and the method is idempotent.
 _OWN_CONDITION = "reset-idempotent"
+# With 1 ms, less its jitter, grpcio 1.85 never makes the second attempt.
+_GRPC_BACK_OFF = 0.002
 _STATUSES = {status.value for status in HTTPStatus}
 
 
@@ -50,7 +52,8 @@ def retry_policy(asked: HTTPRetry | None, kind: ClientKind, *, sticky: bool = Fa
             )
         # Envoy refuses a base interval of 0.
         if asked.backoff:
-            policy.retry_back_off.base_interval.CopyFrom(duration(asked.backoff))
+            shortest = _GRPC_BACK_OFF if kind is ClientKind.GRPC else 0.0
+            policy.retry_back_off.base_interval.CopyFrom(duration(max(asked.backoff, shortest)))
     if other_host:
         policy.retry_host_predicate.add(
             name="envoy.retry_host_predicates.previous_hosts",
