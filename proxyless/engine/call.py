@@ -130,7 +130,8 @@ class Call:
         if decision.route is None:
             if decision.passthrough is not None:
                 return self._attempt()
-            return self._respond(404, b"", decision.problem, Flag.NO_ROUTE)
+            flags = (Flag.NO_ROUTE,) if decision.no_route_status == 404 else ()
+            return self._respond(decision.no_route_status, b"", decision.problem, *flags)
         action = decision.route.action
         match action:
             case Forward():

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from proxyless.engine.identity_cache import IdentityCache
+from proxyless.engine.paths import is_acceptable
 from proxyless.engine.request import Request
 from proxyless.engine.routing import find_route
 from proxyless.engine.split import Split
@@ -25,6 +26,7 @@ def new_splits() -> Splits:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """passthrough: set for a host that the mesh does not know. problem: why there is no route or no cluster.
+    no_route_status: what a request without a route is answered.
 
     faults, request_mutations, response_mutations: most specific first, as Envoy applies them.
     """
@@ -41,6 +43,7 @@ class Decision:
     host_rewrite: str | None = None
     auto_host_rewrite: bool = False
     no_cluster_status: int = 503
+    no_route_status: int = 404
     dialled: Endpoint | None = None
 
 
@@ -50,6 +53,8 @@ def decide(
     """Match the route and draw the split. One draw serves all routes that take a fraction, another the split."""
     if listener is None:
         return Decision(passthrough=PASSTHROUGH, dialled=dialled(request))
+    if not is_acceptable(request.path):
+        return Decision(problem="the path has an escaped NUL", no_route_status=400)
     virtual_host = listener.virtual_host
     if virtual_host is None:
         return Decision(problem=no_route(listener, request), faults=(listener.fault,))

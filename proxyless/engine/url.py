@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
+from proxyless.engine.paths import normalised
 from proxyless.engine.request import Request
 from proxyless.model.errors import ConfigurationError
 
@@ -25,7 +26,7 @@ def request_for(method: str, url: str, headers: Mapping[str, str]) -> Request:
     return Request(
         method=method.upper(),
         target=f"{host}:{port}",
-        path=f"{path}?{parts.query}" if parts.query else path,
+        path=normalised(f"{path}?{parts.query}" if parts.query else path),
         authority=named or (host if parts.port is None else f"{host}:{port}"),
         scheme=parts.scheme,
         headers=[(name, value) for name, value in lines if name != "host"],

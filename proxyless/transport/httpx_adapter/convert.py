@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.engine.paths import normalised
 from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
@@ -56,12 +57,18 @@ def engine_request(request: Any, replayable: bool) -> Request:
     return Request(
         method=request.method,
         target=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        path=(request.extensions.get("target") or url.raw_path).decode("latin-1"),
+        path=normalised(_target(request)),
         authority=authority,
         scheme=scheme,
         headers=headers,
         replayable=replayable,
     )
+
+
+def _target(request: Any) -> str:
+    """The request target; httpx's documented extension ``target`` says what a URL cannot, such as ``OPTIONS *``."""
+    target: bytes | str = request.extensions.get("target", request.url.raw_path)
+    return target.decode("latin-1") if isinstance(target, bytes) else target
 
 
 def mesh_response(library: Library, method: str, step: Respond, record: CallRecord) -> Any:
@@ -71,6 +78,8 @@ def mesh_response(library: Library, method: str, step: Respond, record: CallReco
         headers.append(("x-proxyless-reason", step.reason))
     if step.flags:
         headers.append(("x-envoy-response-flags", ",".join(flag.value for flag in step.flags)))
+    if method == "HEAD" and step.body:
+        headers.append(("content-length", str(len(step.body))))
     return library.Response(
         step.status,
         headers=raw(headers),
