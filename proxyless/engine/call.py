@@ -5,6 +5,7 @@ Used by one task at a time; different calls share nothing but the balancers' sta
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from proxyless.engine import fault, hygiene, mutations, replies, retry, rewrite
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
@@ -142,9 +143,7 @@ class Call:
                 reply = Respond(action.status, tuple(headers), b"", replies.printable(f"redirect to {location}"))
                 return self._answer(reply)
             case DirectResponse():
-                reply = replies.respond(request, action.status, action.body, self._of_route("direct response"), ())
-                headers = self.response_headers(list(reply.headers))
-                return self._answer(Respond(reply.status, tuple(headers), reply.body, reply.reason))
+                return self._respond(action.status, action.body, self._of_route("direct response"))
             case Refused():
                 return self._respond(action.status, b"", f"the route cannot be followed: {action.reason}")
 
@@ -229,7 +228,8 @@ class Call:
         path = request.path
         if route is not None and isinstance(route.action, Forward):
             path = rewrite.forwarded_path(request, route.match.path, route.action)
-            if path != request.path:
+            if route.action.prefix_rewrite or route.action.regex_rewrite is not None:
+                # Also where the rewrite changes nothing, as Envoy does.
                 headers.append(("x-envoy-original-path", request.path))
         return headers, path, decision.host_rewrite or request.authority
 
@@ -302,6 +302,9 @@ class Call:
             self.record.flag(flag)
         every = tuple(self.record.flags)
         reply = replies.respond(self._request, status, body, reason, every, headers=headers, grpc_status=grpc_status)
+        if self._decision.response_mutations:
+            # Envoy's route has the last word on local replies too.
+            reply = replace(reply, headers=tuple(self.response_headers(list(reply.headers))))
         return self._answer(reply)
 
     def _answer(self, reply: Respond) -> Respond:
