@@ -459,3 +459,13 @@ def test_a_client_is_read_from_its_node_whatever_that_says() -> None:
     assert Client.from_node(strange) == Client(ClientKind.GRPC)
     assert Client.from_node(base_pb2.Node(user_agent_name="envoy")).kind is ClientKind.ENVOY
     assert Client.from_node(base_pb2.Node()).kind is ClientKind.ENVOY
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, 2), (4, 16), (5, 1)])
+def test_grpc_is_told_of_missing_headers(number: int, expected: int) -> None:
+    """As many routes as there are ways to lack some of them, unless these are too many."""
+    without = ", ".join(f"h{index}: {{exact: x}}" for index in range(number))
+    rule = f"[{{match: [{{withoutHeaders: {{{without}}}}}], {TO_V1}}}]"
+    assert len(routes(translator(rule), TARGET, GRPC)) == expected
+    assert len(routes(translator(rule), TARGET, LIBRARY)) == 1
+    assert bool(notes(translator(rule), GRPC, type_urls.ROUTE, TARGET)) is (expected == 1)

@@ -1,8 +1,10 @@
 """VirtualService match conditions as Envoy's RouteMatch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import re2
 from envoy.config.route.v3 import route_components_pb2 as rc
+from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from proxyless.control_plane.discovery.service import selects
@@ -14,6 +16,8 @@ from proxyless.control_plane.translate.matchers import is_presence, regex, strin
 
 # Istio's prefix for conditions on claims of a verified token; only gateways have those before routing.
 _CLAIMS = "@request.auth.claims"
+# For gRPC each of them doubles the routes.
+_MOST_WITHOUT = 4
 
 
 def applies(match: HTTPMatchRequest | None, scope: Scope, port: int) -> bool:
@@ -52,6 +56,44 @@ def route_match(match: HTTPMatchRequest | None, scope: Scope, notes: Notes, orig
             result.headers.append(_header(pseudo, condition))
     result.query_parameters.extend(_query(match.query_params))
     return result
+
+
+def alternatives(match: rc.RouteMatch, kind: ClientKind, notes: Notes, origin: str) -> list[rc.RouteMatch]:
+    """What a client must be sent for the one condition: for gRPC, which does not take a missing header for an empty one
+    (gRFC A28), one match for the header's absence and one for its presence.
+    """
+    if kind is not ClientKind.GRPC:
+        return [match]
+    if sum(header.treat_missing_header_as_empty for header in match.headers) > _MOST_WITHOUT:
+        notes.add(
+            f"{origin}: more than {_MOST_WITHOUT} withoutHeaders, gRPC clients match only requests that have them"
+        )
+        return [match]
+    return list(_alternatives(match))
+
+
+def _alternatives(match: rc.RouteMatch) -> Iterator[rc.RouteMatch]:
+    chosen = next((i for i, header in enumerate(match.headers) if header.treat_missing_header_as_empty), None)
+    if chosen is None:
+        yield match
+        return
+    present = rc.RouteMatch()
+    present.CopyFrom(match)
+    present.headers[chosen].treat_missing_header_as_empty = False
+    yield from _alternatives(present)
+    if not _takes_nothing(match.headers[chosen].string_match):
+        absent = rc.RouteMatch()
+        absent.CopyFrom(match)
+        name = match.headers[chosen].name
+        absent.headers[chosen].CopyFrom(rc.HeaderMatcher(name=name, present_match=True, invert_match=True))
+        yield from _alternatives(absent)
+
+
+def _takes_nothing(matcher: string_pb2.StringMatcher) -> bool:
+    """Whether the empty text matches."""
+    if matcher.HasField("safe_regex"):
+        return re2.fullmatch(matcher.safe_regex.regex, "") is not None
+    return not (matcher.exact or matcher.prefix)
 
 
 def is_catch_all(match: rc.RouteMatch) -> bool:

@@ -18,7 +18,7 @@ from proxyless.control_plane.translate.load_balancing import hash_policy
 from proxyless.control_plane.translate.metadata import config_path, metadata
 from proxyless.control_plane.translate.retry_policy import retry_policy
 from proxyless.control_plane.translate.route_action import Forwarding, direct_response, forward, redirect, set_timeout
-from proxyless.control_plane.translate.route_match import applies, is_catch_all, route_match
+from proxyless.control_plane.translate.route_match import alternatives, applies, is_catch_all, route_match
 from proxyless.control_plane.translate.traffic_policy import cluster_policy
 
 
@@ -54,7 +54,10 @@ class RouteBuilder:
                 route = self._route(http, match, written_in, origin)
                 if route is None:
                     continue
-                routes.append(route)
+                for one in alternatives(route.match, self._scope.kind, self._notes, origin):
+                    routes.append(rc.Route())
+                    routes[-1].CopyFrom(route)
+                    routes[-1].match.CopyFrom(one)
                 if is_catch_all(route.match):
                     return routes
         return routes
