@@ -182,13 +182,14 @@ class EnvoyMesh:
         (found,) = [one for one in clients if one["kind"] == "envoy" and one["service"] == service]
         return {one["type"]: one for one in found["types"]}
 
-    def mesh(self, service: str) -> proxyless.Mesh:
+    def mesh(self, service: str, **settings: Any) -> proxyless.Mesh:
         """A library client in this process."""
         made = proxyless.Mesh(
             control_plane=self.addresses["xds_tls"],
             service=service,
             service_account=service,
             state_dir=self.state_dir,
+            **settings,
         )
         self._meshes.append(made)
         return made

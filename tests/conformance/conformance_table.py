@@ -1,0 +1,25 @@
+"""One behaviour, every client: what a rule means, row by row. ``test_conformance`` sends each row by every client."""
+
+from table_rows_changes import HEADER_CHANGES, REDIRECTS, REWRITES
+from table_rows_failures import FAULTS, TIMEOUTS
+from table_rows_matches import DESTINATIONS, MATCHES
+from table_rows_mesh import IDENTITY, REPORTED_ONLY, SPLITS, STRANGERS
+from table_rows_retries import RETRIES
+from table_rows_wire import HTTP, PATHS
+
+CASES = [
+    *MATCHES,
+    *DESTINATIONS,
+    *HEADER_CHANGES,
+    *REWRITES,
+    *REDIRECTS,
+    *FAULTS,
+    *RETRIES,
+    *TIMEOUTS,
+    *PATHS,
+    *HTTP,
+    *REPORTED_ONLY,
+    *IDENTITY,
+    *SPLITS,
+    *STRANGERS,
+]

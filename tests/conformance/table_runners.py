@@ -1,0 +1,231 @@
+"""Who sends a row's request: our engine without sockets, our httpx transport, an application behind Envoy, gRPC."""
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+from envoy_mesh import until
+from table_backends import Backends
+from table_case import ID, SCRIPT, Case, Observed, Seen, answer_to, script
+from table_world import REGISTRY_ONLY, configuration
+
+from proxyless.control_plane.closure import closure
+from proxyless.control_plane.configuration.settings import mesh_settings
+from proxyless.control_plane.resources.parse import parse
+from proxyless.control_plane.resources.problem import has_error
+from proxyless.control_plane.translate.client import Client, ClientKind
+from proxyless.control_plane.translate.translator import Translator
+from proxyless.control_plane.world import MeshSettings, World
+from proxyless.engine.engine import Engine
+from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Respond
+from proxyless.model.snapshot import Snapshot
+from proxyless.transport.httpx_adapter import convert
+from proxyless.xds_client.offline import compile_snapshot
+
+Send = Callable[[Case], Observed]
+LABELS = {"app": "caller"}
+_numbers = itertools.count()
+
+
+def lines(case: Case, identifier: str) -> list[tuple[str, str]]:
+    """The request's headers with what the backends look at."""
+    return [*case.headers, (ID, identifier), *([(SCRIPT, script(case.answers))] if case.answers else [])]
+
+
+# ---- without sockets
+
+
+class Offline:
+    """YAML, validation, translation, the client's compiler and the engine; the backends are simulated."""
+
+    namespace = "http"
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self.ports = {"reviews-v1": 1001, "reviews-v2": 1002, "ratings": 1003, "vault": 1004, "refused": 1005}
+        self._names = {port: name for name, port in self.ports.items()}
+        text = configuration(cases, self.namespace, self.ports)
+        self._translators = {only: translator(text + ("\n---\n" + REGISTRY_ONLY) * only) for only in (False, True)}
+        self._client = Client(namespace=self.namespace, labels=LABELS)
+        self._snapshots: dict[tuple[str, bool], Snapshot] = {}
+        self._now = 1000.0
+        self._engine = Engine(clock=lambda: self._now, rng=random.Random(7))
+
+    def send(self, case: Case) -> Observed:
+        request = convert.engine_request(http_request(case, self.namespace, "0"), replayable=not case.chunked)
+        call = self._engine.call(self._snapshot(request.target, case.registry_only), request)
+        observed, began = Observed(0, flags=""), self._now
+        while (step := call.next_step()) is not None:
+            match step:
+                case Delay():
+                    self._now += step.seconds
+                case Respond():
+                    observed.status, observed.body, observed.backend = step.status, step.body.decode(), ""
+                    observed.headers = list(step.headers)
+                case Attempt():
+                    outcome = self._attempt(step, observed, case)
+                    call.report(outcome)
+                    if isinstance(outcome, Answered):
+                        observed.headers = list(call.response_headers(outcome.headers))
+        call.finish()
+        observed.flags = ",".join(flag.value for flag in call.record.flags)
+        observed.seconds = self._now - began
+        return observed
+
+    def _snapshot(self, wanted: str, registry_only: bool) -> Snapshot:
+        key = wanted, registry_only
+        if key not in self._snapshots:
+            resources = closure(self._translators[registry_only], self._client, [wanted])
+            wire = {
+                url: {name: resource.any.SerializeToString() for name, resource in named.items()}
+                for url, named in resources.items()
+            }
+            self._snapshots[key] = compile_snapshot(wire, [wanted])
+        return self._snapshots[key]
+
+    def _attempt(self, step: Attempt, observed: Observed, case: Case) -> Answered | Failed:
+        name = self._names.get(step.endpoint.port, "stranger")
+        if name == "refused":
+            return Failed(FailureKind.CONNECT, "refused")
+        observed.seen.append(Seen(name, step.method, step.path, step.authority, tuple(step.headers), case.body or ""))
+        answer = answer_to(script(case.answers), len(observed.seen) - 1)
+        if answer.reset:
+            return Failed(FailureKind.RESET, "gone", request_sent=True)
+        if answer.hang:
+            assert step.timeout is not None
+            self._now += step.timeout
+            return Failed(FailureKind.TIMEOUT, "slow", request_sent=True)
+        observed.status, observed.backend, observed.body = answer.status, name, answer.body or ""
+        return Answered(answer.status, [*answer.headers, ("x-by", name)])
+
+
+def translator(text: str) -> Translator:
+    resources, problems = parse(text, "table.yaml")
+    assert not has_error(problems), [str(problem) for problem in problems]
+    found = {resource.key: resource for resource in resources}
+    return Translator(World(found, {}, mesh_settings(found, MeshSettings())))
+
+
+def grpc_notes(cases: Iterable[Case]) -> dict[str, str]:
+    """What the control plane says that gRPC does not do, by a row's name."""
+    cases = list(cases)
+    ports = dict.fromkeys(("reviews-v1", "reviews-v2", "ratings", "vault", "refused"), 1)
+    made = translator(configuration(cases, "grpc", ports))
+    client = Client(ClientKind.GRPC, namespace="grpc", labels=LABELS)
+    found = {}
+    for case in cases:
+        resources = closure(made, client, [target(case, "grpc")])
+        notes = [note for named in resources.values() for one in named.values() for note in one.notes]
+        found[case.name] = "\n".join(notes)
+    return found
+
+
+def target(case: Case, namespace: str) -> str:
+    parts = urlsplit(case.fill(case.url, namespace))
+    return f"{parts.hostname}:{parts.port or 80}"
+
+
+# ---- over HTTP
+
+
+def http_request(case: Case, namespace: str, identifier: str) -> httpx2.Request:
+    content: Any = case.body
+    if case.body is not None and case.chunked:
+        content = iter([case.body.encode()])
+    extensions: dict[str, Any] = {"target": case.raw_path.encode()} if case.raw_path else {}
+    url = case.fill(case.url, namespace)
+    return httpx2.Request(case.method, url, headers=lines(case, identifier), content=content, extensions=extensions)
+
+
+class Http:
+    """Through an httpx client: with our transport, or, ``through`` an Envoy's address, with the library's own."""
+
+    namespace = "http"
+
+    def __init__(self, backends: Backends, client: httpx2.Client, through: str = "") -> None:
+        self._backends = backends
+        self._client = client
+        self._through = through
+
+    def send(self, case: Case) -> Observed:
+        identifier = f"{next(_numbers)}"
+        request = http_request(case, self.namespace, identifier)
+        if self._through:
+            # The Host header is there already; the path stays what it is on the wire.
+            request.extensions.setdefault("target", request.url.raw_path)
+            request.url = httpx2.URL(self._through)
+        request.extensions["timeout"] = httpx2.Timeout(30.0).as_dict()
+        began = time.monotonic()
+        response = self._client.send(request)
+        if case.expected.mirrored:
+            # It goes out beside the request, and nobody waits for it.
+            until("the mirrored one", lambda: len(self._backends.taken(identifier)) > 1)
+        record = response.extensions.get("proxyless")
+        return Observed(
+            response.status_code,
+            list(response.headers.multi_items()),
+            response.text,
+            response.headers.get("x-by", ""),
+            self._backends.taken(identifier),
+            ",".join(flag.value for flag in record.flags) if record is not None else None,
+            seconds=time.monotonic() - began,
+        )
+
+
+# ---- gRPC
+
+
+class Grpc:
+    """grpcio's own xDS client, in a process of its own: it reads its bootstrap once."""
+
+    namespace = "grpc"
+
+    def __init__(self, backends: Backends, xds: str) -> None:
+        self._backends = backends
+        bootstrap = {
+            "xds_servers": [
+                {"server_uri": xds, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+            ],
+            "node": {"id": "grpc-caller", "metadata": {"NAMESPACE": self.namespace, "LABELS": LABELS}},
+        }
+        environment = {**os.environ, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("grpc_caller_process.py")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def send(self, case: Case) -> Observed:
+        identifier = f"{next(_numbers)}"
+        asked = {
+            "target": f"xds:///{target(case, self.namespace)}",
+            "path": urlsplit(case.fill(case.url, self.namespace)).path or "/",
+            "metadata": lines(case, identifier),
+            "body": case.body or "",
+        }
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        answered = json.loads(self._process.stdout.readline())
+        return Observed(
+            0,
+            body=answered["details"],
+            backend=answered["by"],
+            seen=self._backends.taken(identifier),
+            code=answered["code"],
+            seconds=answered["seconds"],
+        )
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
