@@ -34,6 +34,11 @@ class Request:
         """Every line of a header; ``name`` is lower case."""
         return (value for key, value in self.headers if key == name)
 
+    @property
+    def content_type(self) -> str:
+        """The first line of that header, "" without one."""
+        return next(self.values("content-type"), "")
+
     def header(self, name: str) -> str | None:
         """All lines of a header joined by a comma, or None. Knows the pseudo-headers. Matchers look at each line."""
         match name:

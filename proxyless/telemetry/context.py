@@ -5,14 +5,13 @@ A sidecar cannot know which outgoing call belongs to which incoming request; a `
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry.trace_context import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """trace: the server's span of this request. request_id: ``x-request-id``. deadline: monotonic seconds after which
     the caller no longer waits, None for no limit. peer: the authenticated caller, None over plaintext.
     """

@@ -5,20 +5,22 @@ Source: https://istio.io/latest/docs/reference/config/metrics/ and Istio's stats
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag
-from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry.workload import NOBODY, UNKNOWN, WorkloadLabels, describe
 
 if TYPE_CHECKING:
     from proxyless.engine.record import CallRecord
-    from proxyless.telemetry.observation import Ending
+    from proxyless.telemetry.observation import Connection, Ending
 
 Labelled = tuple[Hashable, Callable[[], dict[str, str]]]
+
+code_text = lru_cache(maxsize=1024)(str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,16 @@ class Own:
     service: str
 
 
-def flag_letters(flags: Iterable[Flag]) -> str:
+def flag_letters(flags: Sequence[Flag]) -> str:
     """As Envoy's %RESPONSE_FLAGS%: joined by a comma, "-" when there are none."""
-    return ",".join(flag.value for flag in flags) or "-"
+    return ",".join([flag.value for flag in flags]) if flags else "-"
 
 
 def protocol(head: Request) -> str:
     """Istio's request_protocol: ``grpc`` by content type, else ``http``."""
-    content_type = next(head.values("content-type"), "")
+    content_type = head.content_type
+    if not content_type:
+        return "http"
     return "grpc" if content_type.startswith("application/grpc") and content_type[16:17] in ("", "+", ";") else "http"
 
 
@@ -52,7 +56,7 @@ def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> La
     service = (cluster.service or cluster.name) if cluster is not None else UNKNOWN
     service_namespace = (cluster.service_namespace if cluster is not None else "") or UNKNOWN
     kind = protocol(request)
-    code, flags, grpc_status = str(ending.status), flag_letters(ending.flags), ending.grpc_status
+    code, flags, grpc_status = code_text(ending.status), flag_letters(ending.flags), ending.grpc_status
     key = (
         "source",
         own.principal,
@@ -81,11 +85,11 @@ def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> La
     return key, labels
 
 
-def server(own: Own, head: Request, peer: SpiffeId | None, ending: Ending) -> Labelled:
+def server(own: Own, head: Request, connection: Connection, ending: Ending) -> Labelled:
     """What the server reports (``reporter="destination"``). Of the caller it knows what its certificate says."""
-    kind = protocol(head)
-    code, flags, grpc_status = str(ending.status), flag_letters(ending.flags), ending.grpc_status
-    key = ("destination", own.principal, peer, kind, code, grpc_status, flags)
+    kind, peer, principal = protocol(head), connection.peer, connection.principal
+    code, flags, grpc_status = code_text(ending.status), flag_letters(ending.flags), ending.grpc_status
+    key = ("destination", own.principal, principal, kind, code, grpc_status, flags)
 
     def labels() -> dict[str, str]:
         # The peer's labels travel in no header, but its certificate names its namespace (Istio falls back to it too).
@@ -93,7 +97,7 @@ def server(own: Own, head: Request, peer: SpiffeId | None, ending: Ending) -> La
         name, namespace = own.service or own.labels.canonical_service, own.labels.namespace
         return {
             "reporter": "destination",
-            **_side("source", source, UNKNOWN if peer is None else str(peer)),
+            **_side("source", source, principal or UNKNOWN),
             **_side("destination", own.labels, UNKNOWN if peer is None else own.principal),
             **_service(f"{name}.{namespace}.svc.cluster.local", name, namespace),
             **_outcome(kind, code, grpc_status, flags, "none" if peer is None else "mutual_tls"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from proxyless.telemetry import access_log, sampling
 from proxyless.telemetry import labels as label_sets
 from proxyless.telemetry.application import application_span
 from proxyless.telemetry.context import RequestContext, current
-from proxyless.telemetry.deadline import patience
+from proxyless.telemetry.deadline import TIMEOUT_HEADERS, patience
 from proxyless.telemetry.exporters import metrics_exporters, traces_exporters
 from proxyless.telemetry.metrics import Metrics
 from proxyless.telemetry.observation import ClientObservation, Connection, Ending, ServerObservation
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from proxyless.telemetry.tracing import Span
 
 _NO_TRACE = Incoming()
+# What is read of the headers of a request that arrives.
+READ_HEADERS = TRACE_HEADERS | TIMEOUT_HEADERS | {"x-request-id"}
 
 
 class Telemetry:
@@ -108,7 +110,7 @@ class Telemetry:
             parent = application_span()
             if served is not None:
                 # The application's span knows no B3: what came in as B3 goes out as B3, whoever is the parent.
-                parent = served.trace if parent is None else replace(parent, formats=served.trace.formats)
+                parent = served.trace if parent is None else parent._replace(formats=served.trace.formats)
             if parent is not None:
                 decided = parent.sampled
         trace, span = self._next(parent, decided, incoming.formats, request, server=False)
@@ -134,35 +136,36 @@ class Telemetry:
     # Requests this workload serves
 
     def begin_server(
-        self, head: Request, peer: SpiffeId | None, tls: bool, *, remote: str = "", local: str = ""
+        self, head: Request, connection: Connection, lines: Sequence[tuple[str, str]] | None = None
     ) -> ServerObservation:
-        """Start observing a served request. peer: the authenticated caller; only it may set a deadline.
+        """Start observing a served request. Only an authenticated caller may set a deadline.
 
-        remote, local: ``host:port`` of both ends of the connection, for the access log.
+        lines: those of the headers whose names are in ``READ_HEADERS``, from a caller that has them at hand.
         """
-        incoming = extract(head.headers)
+        if lines is None:
+            lines = [line for line in head.headers if line[0] in READ_HEADERS]
+        incoming = extract(lines) if lines else _NO_TRACE
         trace, span = self._next(incoming.context, incoming.sampled, incoming.formats, head, server=True)
-        request_id = head.header("x-request-id") or ""
+        request_id = ",".join([value for name, value in lines if name == "x-request-id"]) if lines else ""
         # A plaintext caller could make us give up on its request early, which harms only itself; but a deadline also
         # flows on to calls whose work others may share, so it counts only from an authenticated one.
-        waits = patience(head) if peer is not None else None
+        waits = patience(lines) if lines and connection.peer is not None else None
         context = RequestContext(
             trace,
             request_id if acceptable(request_id) else new_request_id(),
             None if waits is None else time.monotonic() + waits,
-            peer,
+            connection.peer,
         )
-        return ServerObservation(self, head, Connection(peer, tls, remote, local), context, span)
+        return ServerObservation(self, head, connection, context, span)
 
     def end_server(self, seen: ServerObservation, ending: Ending) -> None:
         """Called by ``ServerObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
-            peer = seen.connection.peer
-            key, make = label_sets.server(self.own, seen.head, peer, ending)
+            key, make = label_sets.server(self.own, seen.head, seen.connection, ending)
             self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
         if seen.span is not None:
-            seen.span.end_server(str(seen.connection.peer or ""), ending)
+            seen.span.end_server(seen.connection.principal, ending)
         if access_log.enabled():
             access_log.inbound(seen, ending, seconds)
 
@@ -196,10 +199,10 @@ class Telemetry:
             trace = TraceContext(trace_id, new_span_id(), self._sampling.decide(trace_id, decided), "", formats)
         else:
             sampled = self._sampling.decide(parent.trace_id, decided)
-            trace = parent if sampled == parent.sampled else replace(parent, sampled=sampled)
+            trace = parent if sampled == parent.sampled else parent._replace(sampled=sampled)
         tracer = self._exports.tracer if self._exports is not None else None
         if tracer is None or not trace.sampled:
             return trace, None
         if parent is not None:
-            trace = replace(trace, span_id=new_span_id())
+            trace = trace._replace(span_id=new_span_id())
         return trace, tracer.start(trace, parent, head, server=server)

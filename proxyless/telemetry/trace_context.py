@@ -5,10 +5,11 @@ bounded and checked; anything malformed is as if it were absent, as both texts a
 """
 
 import enum
-import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from proxyless.telemetry.identifiers import bits
 
 TRACE_HEADERS = frozenset(
     {
@@ -42,8 +43,7 @@ class Formats(enum.Flag):
     B3_MULTI = 2
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """One position in one trace. Ids are lower-case hex of 32 and 16 characters."""
 
     trace_id: str
@@ -55,15 +55,14 @@ class TraceContext:
 
 
 def new_trace_id() -> str:
-    return os.urandom(16).hex()
+    return f"{bits(128) or 1:032x}"
 
 
 def new_span_id() -> str:
-    return os.urandom(8).hex()
+    return f"{bits(64) or 1:016x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """What headers said. context: None when no usable ids came. sampled: the decision, None if none came."""
 
     context: TraceContext | None = None
@@ -84,6 +83,8 @@ def extract(headers: Iterable[tuple[str, str]]) -> Incoming:
     if not found:
         return _NOTHING
     context = _w3c(found)
+    if context is not None and len(found) == 1:
+        return Incoming(context, context.sampled)
     b3_single = _only(found, "b3")
     has_multi = not found.keys().isdisjoint(_B3_MULTI)
     if context is not None and b3_single is None and not has_multi:
@@ -101,7 +102,7 @@ def extract(headers: Iterable[tuple[str, str]]) -> Incoming:
     if context is not None:
         # W3C has no debug flag: B3's, if it came beside, goes on.
         debug = context.debug or _only(found, "x-b3-flags") == "1"
-        context = replace(context, formats=formats, debug=debug)
+        context = context._replace(formats=formats, debug=debug)
     return Incoming(context, sampled, formats)
 
 

@@ -22,6 +22,7 @@ from proxyless.telemetry import sampling
 from proxyless.telemetry.context import RequestContext, current
 from proxyless.telemetry.deadline import patience
 from proxyless.telemetry.metrics import BOUNDS, Metrics
+from proxyless.telemetry.observation import Connection
 from proxyless.telemetry.telemetry import Telemetry
 from proxyless.telemetry.trace_context import TraceContext
 
@@ -194,7 +195,7 @@ def test_client_labels(told: CallRecord, expected: dict[str, str]) -> None:
 def test_server_labels(peer: SpiffeId | None, expected: dict[str, str]) -> None:
     mesh = telemetry()
     head = Request("POST", "127.0.0.1:9080", "/", headers=[("content-type", "application/grpc+proto")])
-    mesh.begin_server(head, peer, peer is not None).end(200, grpc_status="14")
+    mesh.begin_server(head, Connection(peer, peer is not None, principal=str(peer or ""))).end(200, grpc_status="14")
     [(labels, _)] = samples(mesh, "istio_requests_total")
     assert set(labels) == LABELS
     expected |= {
@@ -303,10 +304,11 @@ def test_nothing_of_opentelemetry_is_imported_without_an_exporter() -> None:
     program = (
         "import sys\n"
         "from proxyless.telemetry.telemetry import Telemetry\n"
+        "from proxyless.telemetry.observation import Connection\n"
         "from proxyless.engine.request import Request\n"
         "mesh = Telemetry(service='a', environ={})\n"
         "mesh.begin_client(Request('GET', 'a:1', '/'))\n"
-        "mesh.begin_server(Request('GET', 'a:1', '/'), None, False).end(200)\n"
+        "mesh.begin_server(Request('GET', 'a:1', '/'), Connection()).end(200)\n"
         "assert b'istio_requests_total' in mesh.prometheus()\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))\n"
     )
@@ -376,7 +378,7 @@ def test_what_the_application_set_itself_stands() -> None:
     ],
 )
 def test_how_long_a_caller_waits(headers: dict[str, str], seconds: float | None) -> None:
-    assert patience(Request("GET", "a:1", "/", headers=list(headers.items()))) == seconds
+    assert patience(headers.items()) == seconds
 
 
 @pytest.mark.parametrize(
@@ -460,7 +462,7 @@ def test_otlp_push(monkeypatch: pytest.MonkeyPatch) -> None:
         mesh = telemetry(**environ)
         try:
             head = Request("GET", "127.0.0.1:9080", "/a?secret=1", headers=[("traceparent", f"00-{T}-{S}-00")])
-            server = mesh.begin_server(head, SpiffeId.parse(PEER), True)
+            server = mesh.begin_server(head, Connection(SpiffeId.parse(PEER), True, principal=PEER))
             token = current.set(server.context)
             request = Request("GET", "reviews:80", "/reviews/1?secret=1")
             told = record(503, Flag.UPSTREAM_RETRY_LIMIT_EXCEEDED)

@@ -5,27 +5,13 @@ Works under any ASGI server; only ``proxyless serve`` tells it about TLS, so und
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
-from proxyless.engine.inbound import Allow, Caller, decide
-from proxyless.engine.replies import respond
-from proxyless.engine.steps import Flag, Respond
+from proxyless.engine.inbound import Caller
+from proxyless.engine.steps import Flag
 from proxyless.telemetry.application import serving
-from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.telemetry.trace_context import TRACE_HEADERS, inject
+from proxyless.transport.inbound.admission import Admission, Application, Message, Receive, Scope, Send
 from proxyless.transport.inbound.connection import EXTENSION, Connection
-from proxyless.transport.inbound.head import Head, read
 from proxyless.transport.inbound.runtime import InboundRuntime
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_TRACE_HEADERS = frozenset(name.encode("ascii") for name in (*TRACE_HEADERS, "x-request-id"))
 
 
 class MeshASGI:
@@ -37,7 +23,7 @@ class MeshASGI:
     def __init__(self, app: Application, runtime: InboundRuntime, *, drop_underscores: bool = False) -> None:
         self.app = app
         self.runtime = runtime
-        self._drop_underscores = drop_underscores
+        self.drop_underscores = drop_underscores
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -47,36 +33,18 @@ class MeshASGI:
             await self.app(scope, receive, send)
             return
         connection = ours.get("connection") or _unknown(scope)
-        head = read(dict(scope), connection, drop_underscores=self._drop_underscores)
-        seen = self.runtime.telemetry.begin_server(
-            head.request,
-            connection.caller.peer,
-            bool(connection.caller.tls),
-            remote=connection.remote,
-            local=connection.local,
-        )
-        verdict = self._judge(head, connection.caller, scope)
-        if isinstance(verdict, Respond):
-            await _refuse(kind, scope, send, verdict, head.request.method)
-            seen.end(
-                verdict.status, verdict.flags, response_bytes=len(verdict.body), reason=verdict.reason or "refused"
-            )
+        admission = Admission(scope, connection, self.runtime, drop_underscores=self.drop_underscores)
+        if admission.refusal is not None:
+            await admission.refuse(send)
             return
-        exchange = (_Http if kind == "http" else _WebSocket)(seen, receive, send)
-        with serving(seen.context):
+        exchange = (_Http if kind == "http" else _WebSocket)(admission.seen, receive, send)
+        with serving(admission.seen.context):
             try:
-                await self.app(_inner(scope, head, connection, seen), exchange.receive, exchange.send)
+                await self.app(admission.application_scope(), exchange.receive, exchange.send)
             except BaseException as error:
                 exchange.end(type(error).__name__)
                 raise
             exchange.end("")
-
-    def _judge(self, head: Head, caller: Caller, scope: Scope) -> Allow | Respond:
-        if head.problem:
-            reason = f"the request has {head.problem}"
-            return respond(head.request, 400, b"Bad Request", reason, (), headers=(("connection", "close"),))
-        port = (scope.get("server") or ("", None))[1]
-        return decide(self.runtime.snapshot().inbound.get(port or 0), caller, head.request)
 
 
 def _unknown(scope: Scope) -> Connection:
@@ -85,32 +53,6 @@ def _unknown(scope: Scope) -> Connection:
     return Connection(
         Caller(), local=f"{server[0]}:{server[1] or 0}", remote=f"{client[0]}:{client[1] or 0}" if client[0] else ""
     )
-
-
-def _inner(scope: Scope, head: Head, connection: Connection, seen: ServerObservation) -> Scope:
-    """The application's scope: judged headers, the request id and trace context it should log and may forward."""
-    headers = [line for line in head.headers if line[0] not in _TRACE_HEADERS]
-    headers.append((b"x-request-id", seen.context.request_id.encode("ascii")))
-    headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in inject(seen.context.trace)]
-    extensions = {**(scope.get("extensions") or {}), **connection.extensions()}
-    extensions[EXTENSION]["handled"] = True
-    return {**scope, "headers": headers, "extensions": extensions}
-
-
-async def _refuse(kind: str, scope: Scope, send: Send, reply: Respond, method: str) -> None:
-    told = (*reply.headers, ("content-length", str(len(reply.body))), ("x-proxyless-reason", reply.reason))
-    if reply.flags:
-        told += (("x-envoy-response-flags", flag_letters(reply.flags)),)
-    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in told]
-    if kind == "http":
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
-        await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": reply.body})
-    else:
-        # Closing before accepting makes the server answer 403.
-        await send({"type": "websocket.close", "code": 1008, "reason": reply.reason[:120]})
 
 
 class _Exchange:

@@ -16,6 +16,7 @@ from proxyless.identity.source import IdentitySource
 from proxyless.identity.verify import peer_certificate, verify_peer
 from proxyless.model.errors import IdentityError
 from proxyless.model.inbound import InboundListener
+from proxyless.telemetry.observation import Connection as Observed
 
 # RFC 8446 section 4.2.1 and its predecessors.
 _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
@@ -29,6 +30,7 @@ class Connection:
 
     tls_extension: the ``tls`` extension of the ASGI scope, None over plaintext. local, remote: ``host:port``.
     not_after: Unix seconds at which the peer's certificate ends, None without one.
+    Worked out of these, once: observed, for telemetry; element, of ``x-forwarded-client-cert``,  without a peer.
     """
 
     caller: Caller
@@ -38,11 +40,20 @@ class Connection:
     remote: str = ""
     tls_extension: dict[str, Any] | None = field(default=None, repr=False)
     not_after: float | None = None
+    observed: Observed = field(init=False, repr=False, compare=False)
+    element: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        peer = self.caller.peer
+        principal = "" if peer is None else str(peer)
+        observed = Observed(peer, bool(self.caller.tls), self.remote, self.local, principal)
+        element = f"By={self.local_id};Hash={self.certificate_hash};URI={principal}" if principal else ""
+        object.__setattr__(self, "observed", observed)
+        object.__setattr__(self, "element", element)
 
     def extensions(self) -> dict[str, Any]:
         """For one request: fresh, since an application may write to it."""
-        peer = self.caller.peer
-        ours = {"peer": None if peer is None else str(peer), "tls": self.caller.tls, "connection": self}
+        ours = {"peer": self.observed.principal or None, "tls": self.caller.tls, "connection": self}
         if self.tls_extension is None:
             return {EXTENSION: ours}
         return {"tls": dict(self.tls_extension), EXTENSION: ours}

@@ -30,12 +30,12 @@ def client_cert(received: list[str], connection: Connection) -> str | None:
 
     received: the header's lines as they came. Only an authenticated caller's are kept, with our element after them.
     """
-    peer = connection.caller.peer
-    if peer is None:
+    if not connection.element:
         return None
-    element = f"By={connection.local_id};Hash={connection.certificate_hash};URI={peer}"
+    if not received:
+        return connection.element
     # In an open quote our element would be a part of theirs.
-    return ",".join([*(line.strip() for line in received if line.strip() and _closed(line)), element])
+    return ",".join([*(line.strip() for line in received if line.strip() and _closed(line)), connection.element])
 
 
 def _closed(line: str) -> bool:

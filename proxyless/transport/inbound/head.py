@@ -5,87 +5,140 @@ A request whose parts could be read in two ways is refused here, before anybody 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import quote
 
 from proxyless.engine.request import Request
+from proxyless.telemetry.telemetry import READ_HEADERS
+from proxyless.telemetry.trace_context import TRACE_HEADERS
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import XFCC, believable, client_cert
+from proxyless.transport.inbound.served_request import ServedRequest
+
+_XFCC = XFCC.encode("ascii")
+# What telemetry reads, and writes anew for the application.
+_CONTEXT = TRACE_HEADERS | {"x-request-id"}
+# A Host that two readers could read as two hosts.
+_BAD_HOST = re.compile(r"[^!-~]|[,/\\?#@]")
 
 
-@dataclass(frozen=True, slots=True)
+class _Name:
+    """What a header is to us, by its name alone.
+
+    plain: the application's, and nothing more. believed: whether to let it through, from anybody and from an
+    authenticated caller. read: by telemetry. context: written anew by telemetry.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.lower = raw.lower()
+        # latin-1 maps every byte to one character, so nothing is lost or widened by decoding.
+        self.text = self.lower.decode("latin-1")
+        self.host = self.text == "host"
+        self.certificate = self.text == XFCC
+        self.believed = (believable(self.text, False), believable(self.text, True))
+        self.underscore = "_" in self.text
+        self.read = self.text in READ_HEADERS
+        self.context = self.text in _CONTEXT
+        self.content_type = self.text == "content-type"
+        special = self.host or self.certificate or self.read or self.context or self.underscore or self.content_type
+        self.plain = not special and self.believed == (True, True)
+
+
+# Peers choose the names: what is remembered of them is bounded.
+_MAX_NAMES = 1024
+_names: dict[bytes, _Name] = {}
+
+
+def _name(raw: bytes) -> _Name:
+    found = _Name(raw)
+    if len(_names) < _MAX_NAMES and len(raw) <= 64:
+        _names[raw] = found
+    return found
+
+
 class Head:
     """request: as the mesh judges it, header names lower case. problem: why it must be answered 400, "" if sound.
 
-    headers: what the application gets, in ASGI's form; forged ones are gone and ours are in.
+    headers: what the application gets, in ASGI's form; forged ones are gone, ours are in, and trace context and request
+    id are still to come. read_lines: what telemetry reads.
     """
 
-    request: Request
-    headers: list[tuple[bytes, bytes]]
-    problem: str = ""
+    __slots__ = ("headers", "problem", "read_lines", "request")
+
+    def __init__(
+        self, request: Request, headers: list[tuple[bytes, bytes]], read_lines: list[tuple[str, str]], problem: str
+    ) -> None:
+        self.request = request
+        self.headers = headers
+        self.read_lines = read_lines
+        self.problem = problem
 
 
-def read(scope: dict[str, Any], connection: Connection, *, drop_underscores: bool = False) -> Head:
+def read(scope: MutableMapping[str, Any], connection: Connection, *, drop_underscores: bool = False) -> Head:
     """Read the head of an ASGI ``http`` or ``websocket`` scope.
 
     drop_underscores: leave out header names with ``_``, which CGI variables cannot tell from ``-`` (CVE-2015-0219).
     """
     authenticated = connection.caller.peer is not None
     kept: list[tuple[bytes, bytes]] = []
-    lines: list[tuple[str, str]] = []
+    judged: list[tuple[bytes, bytes]] = []
+    read_lines: list[tuple[str, str]] = []
     hosts: list[str] = []
     forwarded: list[str] = []
-    for raw_name, raw_value in scope["headers"]:
-        # latin-1 maps every byte to one character, so nothing is lost or widened by decoding.
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name == XFCC:
-            forwarded.append(value)
-            continue
-        if name == "host":
-            hosts.append(value)
-        elif (drop_underscores and "_" in name) or not believable(name, authenticated):
-            continue
-        kept.append((raw_name.lower(), raw_value))
-        lines.append((name, value))
+    content_type = ""
+    for raw_name, value in scope["headers"]:
+        name = _names.get(raw_name) or _name(raw_name)
+        line = (name.lower, value)
+        if not name.plain:
+            if not name.believed[authenticated] or (drop_underscores and name.underscore):
+                continue
+            if name.certificate:
+                forwarded.append(value.decode("latin-1"))
+                continue
+            if name.host:
+                hosts.append(value.decode("latin-1"))
+            elif name.content_type:
+                content_type = content_type or value.decode("latin-1")
+            if name.read:
+                read_lines.append((name.text, value.decode("latin-1")))
+            if name.context:
+                judged.append(line)
+                continue
+        judged.append(line)
+        kept.append(line)
     told = client_cert(forwarded, connection)
     if told is not None:
-        kept.append((XFCC.encode("ascii"), told.encode("latin-1")))
-        lines.append((XFCC, told))
+        line = (_XFCC, told.encode("latin-1"))
+        judged.append(line)
+        kept.append(line)
     path = _path(scope)
-    port = (scope.get("server") or ("", None))[1]
-    request = Request(
-        method=scope.get("method", "GET"),
-        target=f"{(scope.get('server') or ('', 0))[0]}:{port or 0}",
-        path=path,
-        authority=hosts[0] if hosts else "",
-        scheme=scope.get("scheme", "http"),
-        headers=lines,
-    )
-    return Head(request, kept, _problem(scope, hosts, path))
+    method = scope.get("method", "GET")
+    host = hosts[0] if hosts else ""
+    request = ServedRequest(method, connection.local, path, host, scope.get("scheme", "http"), judged, content_type)
+    return Head(request, kept, read_lines, _problem(scope, hosts, path, method))
 
 
-def _path(scope: dict[str, Any]) -> str:
+def _path(scope: MutableMapping[str, Any]) -> str:
     """As on the wire. ``raw_path`` is optional in ASGI; without it the path is percent-encoded again."""
     raw = scope.get("raw_path")
-    path = raw.decode("latin-1") if raw else quote(scope.get("path", ""), safe="/:@!$&'()*+,;=~-._%")
+    path: str = raw.decode("latin-1") if raw else quote(scope.get("path", ""), safe="/:@!$&'()*+,;=~-._%")
     query = scope.get("query_string", b"")
     return f"{path}?{query.decode('latin-1')}" if query else path
 
 
-def _problem(scope: dict[str, Any], hosts: list[str], path: str) -> str:
+def _problem(scope: MutableMapping[str, Any], hosts: list[str], path: str, method: str) -> str:
     if len(hosts) > 1:
         return "more than one Host header"
     if not hosts and scope.get("http_version", "1.1") not in ("0.9", "1.0"):
         return "no Host header"
-    return (host_problem(hosts[0]) if hosts else "") or path_problem(path, scope.get("method", "GET"))
+    return (host_problem(hosts[0]) if hosts else "") or path_problem(path, method)
 
 
 def host_problem(host: str) -> str:
     """RFC 9110 section 7.2: a space, comma, slash or @ would let two readers see two hosts (CVE-2026-48710)."""
-    if any(letter in ",/\\?#@" or not "!" <= letter <= "~" for letter in host):
-        return "a malformed Host header"
-    return ""
+    return "a malformed Host header" if _BAD_HOST.search(host) else ""
 
 
 def path_problem(path: str, method: str) -> str:

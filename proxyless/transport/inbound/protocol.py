@@ -8,7 +8,9 @@ import logging
 import re
 import ssl
 import time
-from typing import Any, cast
+import urllib.parse
+from collections import deque
+from typing import Any
 
 import httptools
 from uvicorn.config import Config
@@ -18,8 +20,9 @@ from uvicorn.server import ServerState
 from proxyless.engine.inbound import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
+from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.connection import Connection, examine
-from proxyless.transport.inbound.joined_writes import JoinedWrites
+from proxyless.transport.inbound.cycle import Cycle
 from proxyless.transport.inbound.runtime import InboundRuntime
 
 log = logging.getLogger("proxyless.inbound")
@@ -29,6 +32,7 @@ MAX_HEAD_BYTES = 60 * 1024
 MAX_HEADERS = 100
 # Seconds from a connection's beginning to its first complete head, and from the first bytes of any later one.
 HEAD_TIMEOUT = 60.0
+_FRAMING = frozenset({b"transfer-encoding", b"expect"})
 _TOO_LARGE = "431 Request Header Fields Too Large", "head is larger than 60 KiB or has more than 100 headers"
 
 
@@ -41,9 +45,10 @@ class MeshServerState(ServerState):
 
 
 class MeshProtocol(HttpToolsProtocol):
-    """One accepted connection."""
+    """One accepted connection. ``config.app`` is a ``MeshASGI``. facts: what is known of the connection's peer."""
 
     server_state: MeshServerState
+    cycle: Cycle | None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -54,24 +59,36 @@ class MeshProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        assert isinstance(config.app, MeshASGI)
+        self._mesh = config.app
         self._runtime = runtime
-        self._connection = Connection(Caller())
+        self.facts = Connection(Caller())
+        self.headers = []
+        # Bytes of a head: those that surely are, counted as they come, and those that may be.
         self._head_bytes = 0
+        self._head_at_most = 0
+        self._chunk_size = 0
         self._in_head = True
         self._chunk_is_head = True
         self._trailer_bytes = 0
+        self._framing: list[tuple[bytes, bytes]] = []
+        # Requests that came before the answer to an earlier one, and the one that is being answered.
+        self._waiting: deque[Cycle] = deque()
+        self._active: Cycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         if self.ws_protocol_class is not None:
             # A WebSocket goes on in another class of uvicorn's, which builds its scope itself.
             self.ws_protocol_class = functools.partial(self._websocket, self.ws_protocol_class)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
+        super().connection_made(transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         port = self.server[1] if self.server else None
         try:
-            self._connection = examine(
+            self.facts = examine(
                 tls,
                 self._runtime.identity,
                 self._runtime.snapshot().inbound.get(port or 0),
@@ -82,16 +99,27 @@ class MeshProtocol(HttpToolsProtocol):
             log.warning("port %s: connection from %s refused: %s", port, _address(self.client), error)
             transport.abort()
             return
-        if (not_after := self._connection.not_after) is not None:
+        if (not_after := self.facts.not_after) is not None:
             # An identity ends with its certificate: what is under way is finished, nothing more comes on it.
             self._expiry_timer = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        super().connection_lost(exc)
+        for timer in (self._head_timer, self._expiry_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._expiry_timer = self._idle_timer = None
+        self.connections.discard(self)
+        for cycle in (self.cycle, self._active, *self._waiting):
+            if cycle is not None:
+                cycle.disconnected = cycle.disconnected or not cycle.response_complete
+                cycle.wake()
+        self._waiting.clear()
+        if self.flow is not None:
+            self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -99,9 +127,10 @@ class MeshProtocol(HttpToolsProtocol):
         # Counted before parsing: a head that never ends must not be kept. A chunk that begins inside a body, or holds
         # more than one head, is not all head; what it has of the last one is not counted.
         self._chunk_is_head = self._in_head
+        self._chunk_size = size = len(data)
         if self._in_head:
-            self._head_bytes += len(data)
-        self._unset_keepalive_if_required()
+            self._head_bytes += size
+            self._head_at_most += size
         try:
             self._parse(data)
         except httptools.HttpParserError:
@@ -110,7 +139,7 @@ class MeshProtocol(HttpToolsProtocol):
             else:
                 self.send_400_response("Invalid HTTP request received.")
             return
-        if self.transport.is_closing() or not (self._in_head and self._head_bytes):
+        if not (self._in_head and self._head_bytes) or self.transport.is_closing():
             return
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(*_TOO_LARGE)
@@ -122,7 +151,7 @@ class MeshProtocol(HttpToolsProtocol):
 
         llhttp counts such a request as complete with its head: its body would be read as the next request.
         """
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while not self.transport.is_closing():
             try:
                 self.parser.feed_data(rest)
@@ -131,7 +160,7 @@ class MeshProtocol(HttpToolsProtocol):
                 if self._should_upgrade():
                     self.handle_websocket_upgrade()
                     return
-                rest = rest[upgrade.args[0] :]
+                rest = memoryview(rest)[upgrade.args[0] :]
             head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
             for name, value in self.headers:
                 if name not in (b"connection", b"upgrade", b"http2-settings"):
@@ -142,16 +171,22 @@ class MeshProtocol(HttpToolsProtocol):
             self.parser.feed_data(b"".join([*head, b"connection: close\r\n\r\n"]))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        if self._framing:
+            self._framing = []
+        self._head_at_most = self._chunk_size
         if not self._chunk_is_head:
             self._head_bytes = 0
         self._chunk_is_head = False
         self._trailer_bytes = 0
-        self.scope["extensions"] = self._connection.extensions()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name in _FRAMING:
+                self._framing.append((name, value))
             return
         # A trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
         self._trailer_bytes += len(name) + len(value) + 4
@@ -161,27 +196,92 @@ class MeshProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_head_timer()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+        parser, url = self.parser, self.url
+        version = parser.get_http_version()
+        method = parser.get_method()
+        if self._is_too_large():
             self._refuse(*_TOO_LARGE)
-        elif (problem := self._problem()) is not None:
+        elif (problem := self._problem(version, method)) is not None:
             self._refuse(*problem)
-        if self.transport.is_closing() or self._ignores_upgrade():
+        if self.transport.is_closing():
             return
-        super().on_headers_complete()
-        if self.server_state.draining and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if url.startswith(b"/"):
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path or b"/", parsed.query or b""
+        path = raw_path.decode("latin-1")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": self.root_path,
+            "method": method.decode("ascii"),
+            "path": self.root_path + (urllib.parse.unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        if parser.should_upgrade():
+            return  # to a WebSocket, or this head comes again without its Upgrade
+        cycle = Cycle(
+            self,
+            self.scope,  # type: ignore[arg-type]
+            keep_alive=not self.server_state.draining and version != "1.0" and parser.should_keep_alive(),
+            expects_continue=any(name == b"expect" and v.lower() == b"100-continue" for name, v in self._framing),
+        )
+        busy = self.cycle is not None and not self.cycle.response_complete
+        self.cycle = cycle
+        if busy:
+            # Pipelined: one after the other, and no more of them than this.
+            self.flow.pause_reading()
+            self._waiting.append(cycle)
+        else:
+            self._begin(cycle)
 
     def on_body(self, body: bytes) -> None:
         # After a refused head there is no cycle for the body that may follow it.
-        if self.cycle is not None and not self.transport.is_closing():
-            super().on_body(body)
+        if self.cycle is not None and not self.transport.is_closing() and not self.parser.should_upgrade():
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        if self.cycle is not None and not self.transport.is_closing() and not self._ignores_upgrade():
-            super().on_message_complete()
+        if self.cycle is not None and not self.transport.is_closing() and not self.parser.should_upgrade():
+            self.cycle.more_body = False
+            self.cycle.wake()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _begin(self, cycle: Cycle) -> None:
+        self._active = cycle
+        task = self.loop.create_task(cycle.run(self._mesh))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _close_if_idle(self) -> None:
+        """One timer for all requests of the connection: starting one for each would cost more than looking again."""
+        used = self._answering() or self._head_timer is not None
+        until = (self.loop.time() if used else self._idle_since) + self.timeout_keep_alive
+        if until <= self.loop.time():
+            self._idle_timer = None
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_at(until, self._close_if_idle)
 
     @property
     def new(self) -> bool:
@@ -193,27 +293,33 @@ class MeshProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
-    def _ignores_upgrade(self) -> bool:
-        """Whether this head comes again without its Upgrade: see ``_parse``."""
-        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+    def _is_too_large(self) -> bool:
+        if len(self.headers) > MAX_HEADERS:
+            return True
+        if self._head_at_most <= MAX_HEAD_BYTES:
+            return False
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
 
-    def _problem(self) -> tuple[str, str] | None:
+    def _problem(self, version: str, method: bytes) -> tuple[str, str] | None:
         """What this server and another before it could understand differently, with the status that says so."""
-        version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             return "505 HTTP Version Not Supported", f"version is HTTP/{version}"
-        if self.parser.get_method() == b"CONNECT":
+        if method == b"CONNECT":
             return "405 Method Not Allowed", "method is CONNECT, and this is no proxy"
-        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and codings != [b"chunked"]:
-            return "501 Not Implemented", "Transfer-Encoding is not chunked"
-        if codings and version == "1.0":
-            return "400 Bad Request", "Transfer-Encoding is not of HTTP/1.0"
+        if self._framing:
+            codings = [value.strip().lower() for name, value in self._framing if name == b"transfer-encoding"]
+            if codings and codings != [b"chunked"]:
+                return "501 Not Implemented", "Transfer-Encoding is not chunked"
+            if codings and version == "1.0":
+                return "400 Bad Request", "Transfer-Encoding is not of HTTP/1.0"
         if b"#" in self.url:
             return "400 Bad Request", "path has a fragment"
+        if self.url.startswith(b"/"):
+            return None
+        # The URL is the whole one, as to a proxy (RFC 9112 section 3.2.2).
         hosts = [value.lower() for name, value in self.headers if name == b"host"]
         _, absolute, rest = self.url.partition(b"://")
-        if absolute and not self.url.startswith(b"/") and hosts != [re.split(rb"[/?]", rest, maxsplit=1)[0].lower()]:
+        if absolute and hosts != [re.split(rb"[/?]", rest, maxsplit=1)[0].lower()]:
             return "400 Bad Request", "URL and its Host header differ"
         return None
 
@@ -243,7 +349,7 @@ class MeshProtocol(HttpToolsProtocol):
 
     def _websocket(self, inner: Any, **arguments: Any) -> asyncio.Protocol:
         protocol: asyncio.Protocol = inner(**arguments)
-        app, connection = self.app, self._connection
+        app, connection = self.app, self.facts
 
         async def with_connection(scope: dict[str, Any], receive: Any, send: Any) -> None:
             scope["extensions"] = {**(scope.get("extensions") or {}), **connection.extensions()}

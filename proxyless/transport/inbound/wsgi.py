@@ -19,7 +19,7 @@ from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.labels import flag_letters
-from proxyless.telemetry.observation import ServerObservation
+from proxyless.telemetry.observation import Connection, ServerObservation
 from proxyless.telemetry.trace_context import inject
 from proxyless.transport.inbound.forwarded import XFCC, believable
 from proxyless.transport.inbound.head import host_problem, path_problem
@@ -46,10 +46,10 @@ class MeshWSGI:
         remote, local = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_NAME", "")
         seen = self.runtime.telemetry.begin_server(
             head,
-            None,
-            False,
-            remote=f"{remote}:{environ.get('REMOTE_PORT', 0)}" if remote else "",
-            local=f"{local}:{environ.get('SERVER_PORT', '')}",
+            Connection(
+                remote=f"{remote}:{environ.get('REMOTE_PORT', 0)}" if remote else "",
+                local=f"{local}:{environ.get('SERVER_PORT', '')}",
+            ),
         )
         verdict = self._judge(head, environ)
         if isinstance(verdict, Respond):

@@ -1,0 +1,307 @@
+"""One request of our own server and its response: what uvicorn's RequestResponseCycle does, with the mesh inside.
+
+Every request comes by here, so it is written for speed. The head and the first part of the body leave as one write:
+that is one TLS record and one system call, and a process killed in between leaves no half of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from proxyless.engine.steps import Flag
+from proxyless.telemetry.application import serving
+from proxyless.telemetry.observation import ServerObservation
+from proxyless.transport.inbound.admission import Admission, Message, Scope
+
+if TYPE_CHECKING:
+    from proxyless.transport.inbound.asgi import MeshASGI
+    from proxyless.transport.inbound.protocol import MeshProtocol
+
+# The application's errors belong where its server's would be.
+logger = logging.getLogger("uvicorn.error")
+
+# Bytes of a body that wait for the application before the client is made to wait (uvicorn's).
+_HIGH_WATER = 64 * 1024
+_BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FAILED = b"Internal Server Error"
+_NO_BODY = frozenset({204, 304})
+
+
+# The names that applications use, checked and in lower case.
+_MAX_NAMES = 1024
+_names: dict[bytes, bytes] = {}
+
+
+def _valid_name(raw: bytes) -> bytes:
+    if _BAD_NAME.search(raw):
+        raise RuntimeError("Invalid HTTP header name.")
+    name = raw.lower()
+    if len(_names) < _MAX_NAMES:
+        _names[bytes(raw)] = name
+    return name
+
+
+class Cycle:
+    """scope: as the server has it, before the mesh has judged anything.
+
+    disconnected: the client has left. response_complete: nothing more is to be written. keep_alive: whether another
+    request may follow on the connection.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_body",
+        "_chunked",
+        "_continue",
+        "_delivered",
+        "_error",
+        "_flush",
+        "_head",
+        "_left",
+        "_no_body",
+        "_protocol",
+        "_seen",
+        "_started",
+        "disconnected",
+        "grpc_status",
+        "keep_alive",
+        "more_body",
+        "received",
+        "response_complete",
+        "scope",
+        "sent",
+        "status",
+    )
+
+    def __init__(self, protocol: MeshProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+        self._protocol = protocol
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.more_body = True
+        self.received = 0
+        self.sent = 0
+        self.status = 0
+        self.grpc_status = ""
+        self._continue = expects_continue
+        self._error = ""
+        self._seen: ServerObservation | None = None
+        # Of the request: what the application has not had yet, whether it had all, and what wakes it.
+        self._body: list[bytes] = []
+        self._delivered = False
+        self._awaited: asyncio.Event | None = None
+        # Of the response: whether it began, its head while that waits for the body, and how much body may follow.
+        self._started = False
+        self._head = b""
+        self._flush: asyncio.Handle | None = None
+        self._no_body = scope["method"] == "HEAD"
+        self._chunked = False
+        self._left: int | None = None
+
+    # Told by the connection
+
+    def feed(self, body: bytes) -> None:
+        """A part of the request's body arrived."""
+        self.received += len(body)
+        if self.response_complete:
+            return
+        self._body.append(body)
+        if self.received > _HIGH_WATER and sum(map(len, self._body)) > _HIGH_WATER:
+            self._protocol.flow.pause_reading()
+        self.wake()
+
+    def wake(self) -> None:
+        """What ``receive`` waits for may have happened."""
+        if self._awaited is not None:
+            self._awaited.set()
+
+    # The life of a request
+
+    async def run(self, app: MeshASGI) -> None:
+        """Judge the request; let the application answer it, or answer for it. Never raises."""
+        try:
+            connection = self._protocol.facts
+            admission = Admission(self.scope, connection, app.runtime, drop_underscores=app.drop_underscores)
+            self._seen = admission.seen
+            if admission.refusal is not None:
+                await admission.refuse(self.send)
+                return
+            with serving(admission.seen.context):
+                result: object = await app.app(admission.application_scope(), self.receive, self.send)  # type: ignore[func-returns-value]
+        except BaseException as error:
+            self._error = type(error).__name__
+            logger.error("Exception in ASGI application\n", exc_info=error)
+            self._fail()
+        else:
+            if result is not None:
+                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                self._cut()
+            elif not (self.response_complete or self.disconnected):
+                what = "completing" if self._started else "starting"
+                logger.error("ASGI callable returned without %s response.", what)
+                self._fail()
+        finally:
+            self._end()
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``."""
+        if self._continue and not self._protocol.transport.is_closing():
+            self._continue = False
+            self._protocol.transport.write(_CONTINUE)
+        if not (self.disconnected or self.response_complete):
+            self._protocol.flow.resume_reading()
+            # After the whole body, all that is left to hear of is the end.
+            if not self._body and (self.more_body or self._delivered):
+                self._awaited = self._awaited or asyncio.Event()
+                self._awaited.clear()
+                await self._awaited.wait()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body = b"".join(self._body)
+        self._body.clear()
+        self._delivered = not self.more_body
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``."""
+        protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self._started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+            self._start(message)
+        elif self.response_complete:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        elif kind != "http.response.body":
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
+        else:
+            self._write(message.get("body", b""), message.get("more_body", False))
+
+    def _start(self, message: Message) -> None:
+        status = message["status"]
+        content = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in self._protocol.server_state.default_headers:
+            content += (name, b": ", value, b"\r\n")
+        closes = False
+        for raw_name, value in message.get("headers", ()):
+            name = _names.get(raw_name) or _valid_name(raw_name)
+            if _BAD_VALUE.search(value):
+                raise RuntimeError("Invalid HTTP header value.")
+            if name == b"content-length":
+                self._left = int(value)
+            elif name == b"transfer-encoding":
+                self._chunked = value.lower() == b"chunked"
+            elif name == b"connection":
+                closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
+            elif name == b"grpc-status":
+                self.grpc_status = bytes(value).decode("latin-1")[:3]
+            content += (name, b": ", value, b"\r\n")
+        if closes:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            content.append(b"connection: close\r\n")
+        self._no_body = self._no_body or status in _NO_BODY
+        # To HTTP/1.0 the end of the connection is the end of the body.
+        if self._left is None and not self._chunked and not self._no_body and self.scope["http_version"] != "1.0":
+            self._chunked = True
+            content.append(b"transfer-encoding: chunked\r\n")
+        content.append(b"\r\n")
+        self._started, self._continue = True, False
+        self.status = status
+        self._head = b"".join(content)
+        # An application that thinks about its body lets the head go before; most do not.
+        self._flush = self._protocol.loop.call_soon(self._write_head)
+
+    def _write_head(self) -> None:
+        self._flush = None
+        if head := self._take_head():
+            self._protocol.transport.write(head)
+
+    def _take_head(self) -> bytes:
+        head, self._head = self._head, b""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        return head
+
+    def _write(self, body: bytes, more: bool) -> None:
+        self.sent += len(body)
+        if self._no_body:
+            body = b""
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+            if self._left and not more:
+                raise RuntimeError("Response content shorter than Content-Length")
+        if self._head:
+            head = self._take_head()
+            if len(body) > _HIGH_WATER:
+                self._protocol.transport.write(head)  # rather than copy what is large
+            else:
+                body = head + body
+        if body:
+            self._protocol.transport.write(body)
+        if not more:
+            self._complete()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self._end()
+        self.wake()
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+    def _fail(self) -> None:
+        """The application gave no answer, or not all of it."""
+        if self.disconnected or self.response_complete:
+            return
+        if self._started and not self._head:
+            # It is on its way: only an end that is no end can say that it is wrong.
+            self._cut()
+            return
+        self._take_head()
+        self._chunked, self._no_body, self._left = False, self.scope["method"] == "HEAD", None
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_FAILED)),
+            (b"connection", b"close"),
+        ]
+        self._start({"status": 500, "headers": headers})
+        self._write(_FAILED, False)
+
+    def _cut(self) -> None:
+        self._take_head()
+        self._protocol.transport.close()
+
+    def _end(self) -> None:
+        """Tell telemetry, the first time."""
+        if self._seen is None:
+            return
+        gone = self.disconnected and not self.response_complete
+        self._seen.end(
+            # Nothing was answered: the client is cut off.
+            self.status or (0 if gone else 500),
+            (Flag.DOWNSTREAM_CONNECTION_TERMINATION,) if gone else (),
+            request_bytes=self.received,
+            response_bytes=self.sent,
+            error=self._error,
+            grpc_status=self.grpc_status,
+        )
