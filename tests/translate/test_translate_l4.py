@@ -218,7 +218,7 @@ def test_an_http_port_has_routes_of_its_own() -> None:
     translator = made(entry("a.test", protocol="HTTP"), protocol="HTTP")
     routes = get(translator, ENVOY, type_urls.ROUTE, NAME)
     assert [(one.name, list(one.domains)) for one in routes.virtual_hosts] == [
-        ("a.test:9000", ["a.test", "a.test:9000"]),
+        ("a.test:9000", ["a.test", "a.test:9000", "a.test.", "a.test.:9000"]),
         ("block_all", ["*"]),
     ]
     assert get(translator, ENVOY, type_urls.ROUTE, "127.0.0.1_9001") is None
