@@ -19,6 +19,7 @@ class _Generation:
     """One certificate and bundle, and the contexts made from them; a swap drops them together."""
 
     number: int = 0
+    same_since: int = 0  # the first generation with this identity and this bundle: only certificates came since
     svid: Svid | None = None
     bundle: TrustBundle | None = None
     contexts: dict[_Key, ssl.SSLContext] = field(default_factory=dict, repr=False)
@@ -49,12 +50,27 @@ class IdentitySource:
         """Grows by one with each ``set``; 0 before the first."""
         return self._current.number
 
+    def still_good(self, generation: int) -> bool:
+        """Whether a connection made in ``generation`` may serve until another has taken its place.
+
+        Not when who we are or whom we trust has changed since: such a connection must not be used once more.
+        """
+        current = self._current
+        return current.same_since <= generation <= current.number
+
     def set(self, svid: Svid | None, bundle: TrustBundle) -> None:
         """Swap certificate and bundle together. Raises IdentityError if they are of different trust domains."""
         if svid is not None and svid.spiffe_id.trust_domain != bundle.trust_domain:
             raise IdentityError(f"{svid.spiffe_id} does not belong to the trust domain {bundle.trust_domain!r}")
         with self._lock:
-            self._current = _Generation(self._current.number + 1, svid, bundle)
+            old = self._current
+            renewed = (
+                old.svid is not None
+                and svid is not None
+                and (old.svid.spiffe_id, old.bundle) == (svid.spiffe_id, bundle)
+            )
+            number = old.number + 1
+            self._current = _Generation(number, old.same_since if renewed else number, svid, bundle)
 
     def after_fork(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""

@@ -27,7 +27,8 @@ class Health(enum.Enum):
 
 class Protocol(enum.Enum):
     HTTP1 = "http/1.1"
-    HTTP2 = "h2"
+    HTTP2 = "h2"  # over TLS unless the server says it has only HTTP/1.1; in plaintext with prior knowledge
+    AUTO = "auto"  # over TLS what the server chooses (ALPN), else HTTP/1.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 import os
 import ssl
+from dataclasses import replace
 
 from proxyless.identity.source import IdentitySource
 from proxyless.identity.verify import verify_upstream
-from proxyless.model.cluster import Endpoint, UpstreamTls
+from proxyless.model.cluster import Endpoint, Protocol, UpstreamTls
 from proxyless.model.errors import IdentityError
 
 
@@ -18,6 +19,31 @@ def upstream_tls(endpoint: Endpoint, scheme: str, host: str) -> UpstreamTls | No
     if endpoint.tls is None and scheme == "https":
         return UpstreamTls(sni=host, identity=False, mesh_trust=False, alpn=("http/1.1",))
     return endpoint.tls
+
+
+# Istio's name for a metadata exchange before the first byte of a request: a server that chose it would wait for ours.
+_NOT_OURS = frozenset({"istio-peer-exchange"})
+_HTTP2 = frozenset({"h2", "istio-h2"})
+
+
+def offering(tls: UpstreamTls, protocol: Protocol) -> UpstreamTls:
+    """``tls`` with the ALPN names for what we speak; what the control plane lists beside them (``istio``) stays."""
+    ours = {Protocol.HTTP1: ("http/1.1",), Protocol.HTTP2: ("h2",), Protocol.AUTO: ("h2", "http/1.1")}[protocol]
+    unwanted = _NOT_OURS | _HTTP2 if protocol is Protocol.HTTP1 else _NOT_OURS
+    listed = tuple(name for name in tls.alpn if name not in unwanted)
+    alpn = listed + tuple(name for name in ours if name not in listed)
+    return tls if alpn == tls.alpn else replace(tls, alpn=alpn)
+
+
+def speaks_http2(ssl_object: ssl.SSLObject | ssl.SSLSocket | None, protocol: Protocol) -> bool:
+    """Which HTTP a new connection speaks. Raises IdentityError when the server chose one that was not offered."""
+    chosen = ssl_object.selected_alpn_protocol() if ssl_object is not None else None
+    if chosen in _HTTP2:
+        if protocol is Protocol.HTTP1:
+            raise IdentityError("the server insists on HTTP/2, which was not offered")
+        return True
+    # Envoy: what is configured is spoken, unless the server has chosen otherwise.
+    return chosen is None and protocol is Protocol.HTTP2
 
 
 def server_name(endpoint: Endpoint, tls: UpstreamTls) -> str | None:
@@ -34,8 +60,6 @@ def verify(ssl_object: ssl.SSLObject | ssl.SSLSocket | None, tls: UpstreamTls, i
     """The peer's SPIFFE ID, None outside the mesh. Call it before the first byte of a request; raises IdentityError."""
     if ssl_object is None:
         raise IdentityError("the connection has no TLS")
-    if ssl_object.selected_alpn_protocol() == "h2":
-        raise IdentityError("the server insists on HTTP/2, which was not offered")
     bundle = identity.bundle
     if bundle is None and tls.mesh_trust:
         raise IdentityError("there is no trust bundle to verify the peer with")

@@ -35,6 +35,22 @@ class PeerRefusedTls(ConnectionEnded):
     """The peer rejected our certificate after our side of the TLS 1.3 handshake; it has not read the request."""
 
 
+class StreamRefused(WireError):
+    """The HTTP/2 peer has not processed the request and never will (REFUSED_STREAM, GOAWAY): it may be sent again."""
+
+
+class StreamAborted(WireError):
+    """The HTTP/2 peer reset the request's stream; it may have processed the request."""
+
+
+class PoolOverflow(WireError):
+    """More requests wait for a connection than the cluster's limit allows."""
+
+
+class PoolTimedOut(WireError):
+    """The application's own limit for waiting until a connection is free."""
+
+
 class DeadlineExceeded(WireError):
     """The time that the engine gave this attempt or call ran out."""
 

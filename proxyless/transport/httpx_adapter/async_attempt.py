@@ -6,19 +6,20 @@ from typing import Any
 
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
-from proxyless.transport.http1.aio import AsyncConnection
+from proxyless.model.cluster import Protocol
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
+from proxyless.transport.http2.aio import AsyncStream
+from proxyless.transport.http2.head import request_head
 from proxyless.transport.httpx_adapter import trace as events
 from proxyless.transport.httpx_adapter.convert import limits_of
 from proxyless.transport.httpx_adapter.library import library_of
 from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import RETRIABLE, failed
 from proxyless.transport.httpx_adapter.trace import AsyncTrace
-from proxyless.transport.pool.aio import AsyncPool
-from proxyless.transport.pool.connect import Timings
-from proxyless.transport.pool.store import Bucket
+from proxyless.transport.pool.aio import AsyncBucket, AsyncPool, AsyncUse
+from proxyless.transport.pool.connect import Timings, Wait
 from proxyless.transport.tls import upstream_tls
 
 
@@ -36,8 +37,8 @@ class AsyncExchange:
         self._limits = limits_of(request)
         tell = request.extensions.get("trace")
         self.trace = None if tell is None else AsyncTrace(tell, request)
-        self._bucket: Bucket[AsyncConnection] | None = None
-        self.connection: AsyncConnection | None = None
+        self._bucket: AsyncBucket | None = None
+        self.connection: AsyncUse | None = None
         self.touched = False  # the application's stream was read from
 
     async def attempt(self, step: Attempt, record: AttemptRecord) -> Answered | Failed:
@@ -49,25 +50,38 @@ class AsyncExchange:
         expect = framing.length != 0 and expects_continue(step.headers)
         trace = self.trace
         head, keep_alive, upgrade = serialise(step.method, step.path, step.authority, step.headers, framing)
-        connection: AsyncConnection | None = None
+        connection: AsyncUse | None = None
         sent = False
         try:
-            connection = await self._connection(step, record, started, deadline)
+            connection = await self._connection(
+                step, record, started, deadline, http1=upgrade != "" or step.method == "CONNECT"
+            )
             queued = time.monotonic()
             if record.reused:
                 record.queue = queued - started
             if trace is not None:
                 await trace.start(events.HEADERS)
-            connection.start(
-                step.method,
-                head,
-                body,
-                framing,
-                keep_alive=keep_alive,
-                write_timeout=self._limits.write,
-                upgrade=upgrade,
-                expect=expect,
-            )
+            if isinstance(connection, AsyncStream):
+                fields = request_head(
+                    method=step.method,
+                    scheme=self._scheme,
+                    authority=step.authority,
+                    path=step.path,
+                    headers=step.headers,
+                    framing=framing,
+                )
+                connection.start(step.method, fields, body, framing, write_timeout=self._limits.write)
+            else:
+                connection.start(
+                    step.method,
+                    head,
+                    body,
+                    framing,
+                    keep_alive=keep_alive,
+                    write_timeout=self._limits.write,
+                    upgrade=upgrade,
+                    expect=expect,
+                )
             sent = True
             self.touched = self._content is None
             written = time.monotonic()
@@ -111,11 +125,11 @@ class AsyncExchange:
             connection.close()
 
     async def _connection(
-        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None
-    ) -> AsyncConnection:
+        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None, *, http1: bool
+    ) -> AsyncUse:
         endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
         tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
-        self._bucket = bucket = pool.store.bucket(endpoint, tls, cluster)
+        self._bucket = bucket = pool.store.bucket(endpoint, tls, cluster, Protocol.HTTP1 if http1 else None)
         connection = pool.take(bucket)
         if connection is not None:
             record.reused = True
@@ -129,10 +143,11 @@ class AsyncExchange:
                 timings.on_tcp = trace.tcp_connected
                 await trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
             try:
-                connection = await pool.connect(endpoint, tls, timings, timeout, deadline)
+                connection = await pool.acquire(bucket, timings, Wait(timeout, deadline, self._limits.pool))
+                record.reused = timings.reused
             finally:
                 record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
-            if trace is not None and tls is not None:
+            if trace is not None and (tls is not None or timings.reused):
                 try:
                     await trace.done(AsyncNetworkStream(library_of(self._request).name, connection))
                 except BaseException:

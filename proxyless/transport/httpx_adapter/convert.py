@@ -18,16 +18,17 @@ _NO_LIMITS: dict[str, float | None] = {}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The application's own timeouts, in seconds (httpx's Timeout). pool: our pools have no limit to wait for."""
+    """The application's own timeouts, in seconds (httpx's Timeout)."""
 
     connect: float | None
     read: float | None
     write: float | None
+    pool: float | None
 
 
 def limits_of(request: Any) -> Limits:
     given = request.extensions.get("timeout", _NO_LIMITS)
-    return Limits(given.get("connect"), given.get("read"), given.get("write"))
+    return Limits(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
 
 
 def engine_request(request: Any, replayable: bool) -> Request:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxyless.transport.http1.aio_tunnel import AsyncTunnel
     from proxyless.transport.http1.blocking import BlockingConnection
     from proxyless.transport.http1.blocking_tunnel import BlockingTunnel
+    from proxyless.transport.http2.aio import AsyncStream
+    from proxyless.transport.http2.blocking import BlockingStream
 
 _CORE = {"httpx": "httpcore", "httpx2": "httpcore2"}
 
@@ -29,7 +31,7 @@ class AsyncNetworkStream:
 
     __slots__ = ("_library", "_source")
 
-    def __init__(self, library: str, source: "AsyncConnection | AsyncTunnel") -> None:
+    def __init__(self, library: str, source: "AsyncConnection | AsyncStream | AsyncTunnel") -> None:
         """library: httpx or httpx2."""
         self._library = library
         self._source = source
@@ -79,7 +81,7 @@ class NetworkStream:
 
     __slots__ = ("_library", "_source")
 
-    def __init__(self, library: str, source: "BlockingConnection | BlockingTunnel") -> None:
+    def __init__(self, library: str, source: "BlockingConnection | BlockingStream | BlockingTunnel") -> None:
         """library: httpx or httpx2."""
         self._library = library
         self._source = source

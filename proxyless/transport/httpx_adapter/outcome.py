@@ -6,12 +6,23 @@ from proxyless.transport.http1.errors import (
     ConnectionEnded,
     DeadlineExceeded,
     PeerRefusedTls,
+    PoolOverflow,
     RemoteProtocolError,
+    StreamAborted,
+    StreamRefused,
     WireError,
 )
 
 # The engine's business. Anything else is the application's: its own timeouts, its own mistakes.
-RETRIABLE = (ConnectFailed, ConnectionEnded, DeadlineExceeded, RemoteProtocolError)
+RETRIABLE = (
+    ConnectFailed,
+    ConnectionEnded,
+    DeadlineExceeded,
+    PoolOverflow,
+    RemoteProtocolError,
+    StreamAborted,
+    StreamRefused,
+)
 
 
 def failed(error: WireError, *, request_sent: bool, body_consumed: bool) -> Failed:
@@ -23,6 +34,10 @@ def failed(error: WireError, *, request_sent: bool, body_consumed: bool) -> Fail
         kind = FailureKind.CONNECT
     elif isinstance(error, DeadlineExceeded):
         kind = FailureKind.TIMEOUT
+    elif isinstance(error, StreamRefused):
+        kind = FailureKind.REFUSED_STREAM
+    elif isinstance(error, PoolOverflow):
+        kind = FailureKind.OVERFLOW
     else:
         kind = FailureKind.RESET
     return Failed(kind, str(error), request_sent=request_sent, body_consumed=body_consumed)

@@ -6,19 +6,20 @@ from typing import Any
 
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
-from proxyless.transport.http1.blocking import BlockingConnection
+from proxyless.model.cluster import Protocol
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
+from proxyless.transport.http2.blocking import BlockingStream
+from proxyless.transport.http2.head import request_head
 from proxyless.transport.httpx_adapter import trace as events
 from proxyless.transport.httpx_adapter.convert import limits_of
 from proxyless.transport.httpx_adapter.library import library_of
 from proxyless.transport.httpx_adapter.network_stream import NetworkStream
 from proxyless.transport.httpx_adapter.outcome import RETRIABLE, failed
 from proxyless.transport.httpx_adapter.trace import SyncTrace
-from proxyless.transport.pool.blocking import BlockingPool
-from proxyless.transport.pool.connect import Timings
-from proxyless.transport.pool.store import Bucket
+from proxyless.transport.pool.blocking import BlockingBucket, BlockingPool, BlockingUse
+from proxyless.transport.pool.connect import Timings, Wait
 from proxyless.transport.tls import upstream_tls
 
 
@@ -36,8 +37,8 @@ class SyncExchange:
         self._limits = limits_of(request)
         tell = request.extensions.get("trace")
         self.trace = None if tell is None else SyncTrace(tell, request)
-        self._bucket: Bucket[BlockingConnection] | None = None
-        self.connection: BlockingConnection | None = None
+        self._bucket: BlockingBucket | None = None
+        self.connection: BlockingUse | None = None
         self.touched = False  # the application's stream was read from
 
     def attempt(self, step: Attempt, record: AttemptRecord) -> Answered | Failed:
@@ -49,26 +50,41 @@ class SyncExchange:
         expect = framing.length != 0 and expects_continue(step.headers)
         trace = self.trace
         head, keep_alive, upgrade = serialise(step.method, step.path, step.authority, step.headers, framing)
-        connection: BlockingConnection | None = None
+        connection: BlockingUse | None = None
         try:
-            connection = self._connection(step, record, started, deadline)
+            connection = self._connection(
+                step, record, started, deadline, http1=upgrade != "" or step.method == "CONNECT"
+            )
             queued = time.monotonic()
             if record.reused:
                 record.queue = queued - started
             if trace is not None:
                 trace.start(events.HEADERS)
             self.touched = self._content is None
-            connection.start(
-                step.method,
-                head,
-                body,
-                framing,
-                keep_alive=keep_alive,
-                write_timeout=self._limits.write,
-                deadline=deadline,
-                upgrade=upgrade,
-                expect=expect,
-            )
+            if isinstance(connection, BlockingStream):
+                fields = request_head(
+                    method=step.method,
+                    scheme=self._scheme,
+                    authority=step.authority,
+                    path=step.path,
+                    headers=step.headers,
+                    framing=framing,
+                )
+                connection.start(
+                    step.method, fields, body, framing, write_timeout=self._limits.write, deadline=deadline
+                )
+            else:
+                connection.start(
+                    step.method,
+                    head,
+                    body,
+                    framing,
+                    keep_alive=keep_alive,
+                    write_timeout=self._limits.write,
+                    deadline=deadline,
+                    upgrade=upgrade,
+                    expect=expect,
+                )
             written = time.monotonic()
             record.send = written - queued
             if trace is not None:
@@ -110,11 +126,12 @@ class SyncExchange:
             connection.close()
 
     def _connection(
-        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None
-    ) -> BlockingConnection:
+        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None, *, http1: bool
+    ) -> BlockingUse:
         endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
         tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
-        self._bucket, connection = pool.checkout(endpoint, tls, cluster)
+        bucket, connection = pool.checkout(endpoint, tls, cluster, Protocol.HTTP1 if http1 else None)
+        self._bucket = bucket
         if connection is not None:
             record.reused = True
         else:
@@ -127,10 +144,11 @@ class SyncExchange:
                 timings.on_tcp = trace.tcp_connected
                 trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
             try:
-                connection = pool.connect(endpoint, tls, timings, timeout, deadline)
+                connection = pool.acquire(bucket, timings, Wait(timeout, deadline, self._limits.pool))
+                record.reused = timings.reused
             finally:
                 record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
-            if trace is not None and tls is not None:
+            if trace is not None and (tls is not None or timings.reused):
                 try:
                     trace.done(NetworkStream(library_of(self._request).name, connection))
                 except BaseException:

@@ -1,4 +1,4 @@
-"""What a new connection reports about how it was made."""
+"""What who asks for a connection says, and what a new one reports about how it was made."""
 
 import socket
 import ssl
@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, PoolTimedOut, WireError
+
 # What getaddrinfo gives: family, type, protocol, canonical name, address.
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds. resolve: None for an address. tls: None over plaintext.
+    """Seconds. resolve: None for an address. tls: None over plaintext. All None for a connection that was there, or
+    that somebody else made: reused.
 
     on_tcp: told, by a trace, of the socket and of the TLS context and server name that come next; awaited by async
     pools.
@@ -21,7 +24,34 @@ class Timings:
     resolve: float | None = None
     connect: float | None = None
     tls: float | None = None
+    reused: bool = False
     on_tcp: Callable[[socket.socket, ssl.SSLContext | None, str | None], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """connect: seconds for name, TCP, TLS and HTTP/2's settings. deadline: monotonic, of the attempt.
+    pool: seconds that the application waits for a connection to be free.
+    """
+
+    connect: float
+    deadline: float | None
+    pool: float | None
+
+    def until(self, now: float, *, connecting: bool) -> tuple[float | None, WireError]:
+        """Until when to wait in a queue, and what it is then. connecting: somebody makes the connection waited for."""
+        patience: list[tuple[float | None, WireError]] = [
+            (self.pool, PoolTimedOut(f"no connection was free for {self.pool} s"))
+        ]
+        if connecting:
+            why = f"no connection within the connect timeout of {self.connect:g} s"
+            patience.append((self.connect, ConnectFailed(why)))
+        late = DeadlineExceeded("no connection within the time for this request")
+        end: tuple[float | None, WireError] = (self.deadline, late)
+        for seconds, error in patience:
+            if seconds is not None and (end[0] is None or now + seconds < end[0]):
+                end = (now + seconds, error)
+        return end
 
 
 def numeric(address: str, port: int) -> list[AddressInfo]:

@@ -1,19 +1,25 @@
-"""Idle connections by endpoint, last in, first out. Not thread-safe: its owner says who may call when."""
+"""What connections there are, by endpoint. Not thread-safe: its owner says who may call when.
 
+HTTP/1.1: those that are idle, last in, first out. HTTP/2: those that have room, used by many requests at once.
+"""
+
+from collections import OrderedDict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, UpstreamTls
+from proxyless.model.cluster import Protocol as Http
 from proxyless.model.snapshot import Snapshot
+from proxyless.transport.pool.limits import Waiter
 
-# Envoy's default for HTTP/1.1 upstream connections.
+# Envoy's default for upstream connections.
 IDLE_TIMEOUT = 3600.0
-_SWEEP_EVERY = 5.0
+SWEEP_EVERY = 5.0
 
 
 class Connection(Protocol):
-    """What both kinds of connection are to a pool. generation: of the identity it was made with, 0 if none matters."""
+    """What all kinds of connection are to a pool. generation: of the identity it was made with, 0 if none matters."""
 
     generation: int
     requests: int
@@ -24,67 +30,170 @@ class Connection(Protocol):
     def fileno(self) -> int: ...
 
 
+class Multiplexed(Connection, Protocol):
+    """An HTTP/2 connection. claimed: how many requests it serves; room: how many more it could."""
+
+    claimed: int
+
+    @property
+    def room(self) -> int: ...
+    def drain(self) -> None: ...
+
+
 C = TypeVar("C", bound=Connection)
+M = TypeVar("M", bound=Multiplexed)
 
 
 @dataclass(slots=True)
-class Bucket(Generic[C]):
-    """Connections to one endpoint with one kind of TLS. cluster: the one that used it last, whose limits count."""
+class Bucket(Generic[C, M]):
+    """Connections to one endpoint with one kind of TLS and HTTP. cluster: the one that used it last.
+
+    owner: the name of a cluster that limits its connections, and so does not share them. shared: HTTP/2 connections
+    that may have room. connections: all there are, busy ones and those being made included. connecting: somebody
+    makes one that others may share. http2: which kind the last one was, None while there was none. warming: how many
+    are being made ahead of need.
+    """
 
     endpoint: Endpoint
     tls: UpstreamTls | None
     cluster: Cluster
+    protocol: Http = Http.HTTP1
+    owner: str = ""
     idle: list[C] = field(default_factory=list)
+    shared: list[M] = field(default_factory=list)
+    waiting: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
+    connections: int = 0
+    connecting: bool = False
+    http2: bool | None = None
+    warming: int = 0
+
+    @property
+    def may_share(self) -> bool:
+        """Whether a new connection is likely to serve several requests at once."""
+        if self.protocol is Http.HTTP1 or (self.tls is None and self.protocol is Http.AUTO):
+            return False
+        return self.http2 is not False
 
 
-class Store(Generic[C]):
-    """``bucket`` for an attempt, then ``take`` or make a connection, then ``give`` it back or close it."""
+class Store(Generic[C, M]):
+    """``bucket`` for an attempt, then ``take`` or ``share`` or make a connection, then ``give`` it back or close it."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        generation: Callable[[UpstreamTls | None], int] | None = None,
+        still_good: Callable[[int], bool] | None = None,
+    ) -> None:
+        """generation: of connections made now. still_good: whether an older one may be used until there is another."""
         self._snapshot = snapshot
-        self._buckets: dict[tuple[str, int], list[Bucket[C]]] = {}
+        self._generation = generation
+        self._still_good = still_good or _never
+        self._buckets: dict[tuple[str, int], list[Bucket[C, M]]] = {}
         self._next_sweep = 0.0
         self.closed = False
 
-    def bucket(self, endpoint: Endpoint, tls: UpstreamTls | None, cluster: Cluster) -> Bucket[C]:
-        """The one bucket of this address, port and TLS. A closed store opens again for who starts a request."""
+    def bucket(
+        self, endpoint: Endpoint, tls: UpstreamTls | None, cluster: Cluster, protocol: Http | None = None
+    ) -> Bucket[C, M]:
+        """The one bucket of this address, port, TLS and protocol (the cluster's unless given).
+
+        A closed store opens again for who starts a request.
+        """
         self.closed = False
+        if protocol is None:
+            protocol = cluster.protocol
+        owner = "" if cluster.max_connections is None else cluster.name
         buckets = self._buckets.get(endpoint.key)
         if buckets is None:
             buckets = self._buckets[endpoint.key] = []
         for bucket in buckets:
             # Comparing TLS field by field is the exception: it happens once after each swap of the snapshot.
-            if bucket.tls is tls or bucket.tls == tls:
+            if bucket.protocol is protocol and bucket.owner == owner and (bucket.tls is tls or bucket.tls == tls):
                 bucket.tls, bucket.cluster, bucket.endpoint = tls, cluster, endpoint
                 return bucket
-        buckets.append(Bucket(endpoint, tls, cluster))
+        buckets.append(Bucket(endpoint, tls, cluster, protocol, owner))
         return buckets[-1]
 
-    def take(self, bucket: Bucket[C], generation: int, now: float) -> C | None:
-        """The connection used last that is still good. Others met on the way are closed."""
+    def take(self, bucket: Bucket[C, M], generation: int, now: float) -> C | None:
+        """The connection used last that is still good. Others met on the way are closed.
+
+        It may be of an older generation: then it serves this request only, and another should be made meanwhile.
+        """
         idle = bucket.idle
         while idle:
             connection = idle.pop()
-            if connection.generation == generation and not _expired(connection, bucket, now) and connection.usable():
+            if (
+                (connection.generation == generation or self._still_good(connection.generation))
+                and not _expired(connection, bucket, now)
+                and connection.usable()
+            ):
                 return connection
             connection.close()
         return None
 
-    def give(self, bucket: Bucket[C], connection: C, generation: int, now: float) -> None:
-        """Keep a connection whose exchange is over and that can serve another, unless a limit says no."""
+    def share(self, bucket: Bucket[C, M], generation: int, now: float) -> M | None:
+        """An HTTP/2 connection with room, of an older generation if there is no other yet."""
+        shared = bucket.shared
         limit = bucket.cluster.max_requests_per_connection
-        if self.closed or connection.generation != generation or 0 < limit <= connection.requests:
+        while shared:
+            connection = shared[-1]
+            good = connection.generation == generation or self._still_good(connection.generation)
+            idle_too_long = not connection.claimed and _expired(connection, bucket, now)
+            if not good or idle_too_long or not connection.usable() or 0 < limit <= connection.requests:
+                shared.pop()
+                connection.drain()
+            elif connection.room > 0:
+                return connection
+            else:
+                shared.pop()  # it is back when one of its requests ends
+        return None
+
+    def keeps(self, bucket: Bucket[C, M], connection: C, generation: int) -> bool:
+        """Whether a connection whose exchange is over may serve another."""
+        limit = bucket.cluster.max_requests_per_connection
+        return not (self.closed or connection.generation != generation or 0 < limit <= connection.requests)
+
+    def give(self, bucket: Bucket[C, M], connection: C, generation: int, now: float) -> None:
+        """Keep a connection whose exchange is over and that can serve another, unless a limit says no."""
+        if not self.keeps(bucket, connection, generation):
             connection.close()
             return
         connection.idle_since = now
         # Looked up anew: a sweep may have removed the bucket while its only connection was in use.
-        self.bucket(bucket.endpoint, bucket.tls, bucket.cluster).idle.append(connection)
+        self._same(bucket).idle.append(connection)
         if now >= self._next_sweep:
-            self._next_sweep = now + _SWEEP_EVERY
             self.sweep(now)
 
-    def sweep(self, now: float) -> None:
-        """Close what idled too long, and everything idle to endpoints that have left their cluster."""
+    def offer(self, bucket: Bucket[C, M], connection: M, generation: int, now: float) -> None:
+        """An HTTP/2 connection is new, or one of its requests has ended: it may have room."""
+        limit = bucket.cluster.max_requests_per_connection
+        stale = connection.generation != generation and not self._still_good(connection.generation)
+        if self.closed or stale or 0 < limit <= connection.requests:
+            if connection in bucket.shared:
+                bucket.shared.remove(connection)
+            connection.drain()
+            return
+        shared = self._same(bucket).shared
+        if connection.generation == generation:
+            # What was used until this one was there.
+            for old in [one for one in shared if one.generation != generation]:
+                shared.remove(old)
+                old.drain()
+        if connection not in shared:
+            shared.append(connection)
+        if now >= self._next_sweep:
+            self.sweep(now)
+
+    def drop(self, bucket: Bucket[C, M], connection: M) -> None:
+        """It takes no further request."""
+        if connection in bucket.shared:
+            bucket.shared.remove(connection)
+
+    def sweep(self, now: float) -> bool:
+        """Close what idled too long, and everything idle to endpoints that have left their cluster; what is busy with
+        HTTP/2 requests gets no more of them. Whether anything is left to sweep.
+        """
+        self._next_sweep = now + SWEEP_EVERY
         clusters = self._snapshot().clusters
         members: dict[str, Container[tuple[str, int]] | None] = {}
         for key, buckets in list(self._buckets.items()):
@@ -95,16 +204,25 @@ class Store(Generic[C]):
                 known = members[name]
                 gone = known is not None and key not in known
                 kept = []
+                newest = self._generation(bucket.tls) if self._generation is not None else None
                 for connection in bucket.idle:
-                    if gone or _expired(connection, bucket, now) or not connection.usable():
+                    # Of those that a new certificate made old, what was not needed since is not replaced.
+                    old = newest is not None and connection.generation != newest
+                    unused = old and now - connection.idle_since > SWEEP_EVERY
+                    if unused or gone or _expired(connection, bucket, now) or not connection.usable():
                         connection.close()
                     else:
                         kept.append(connection)
                 bucket.idle = kept
-                if not kept:
+                for shared in list(bucket.shared):
+                    if gone or not shared.usable() or (not shared.claimed and _expired(shared, bucket, now)):
+                        bucket.shared.remove(shared)
+                        shared.drain()
+                if not (kept or bucket.shared or bucket.connections or bucket.waiting):
                     buckets.remove(bucket)
             if not buckets:
                 del self._buckets[key]
+        return bool(self._buckets)
 
     def close(self) -> None:
         """Close everything idle, and whatever is given back until somebody starts another request."""
@@ -114,12 +232,25 @@ class Store(Generic[C]):
                 for connection in bucket.idle:
                     connection.close()
                 bucket.idle.clear()
+                shared, bucket.shared = bucket.shared, []
+                for one in shared:
+                    one.drain()
         self._buckets.clear()
 
     @property
     def idle(self) -> int:
         """How many connections wait."""
-        return sum(len(bucket.idle) for buckets in self._buckets.values() for bucket in buckets)
+        return sum(
+            len(bucket.idle) + sum(not one.claimed for one in bucket.shared)
+            for buckets in self._buckets.values()
+            for bucket in buckets
+        )
+
+    def _same(self, bucket: Bucket[C, M]) -> Bucket[C, M]:
+        closed = self.closed
+        found = self.bucket(bucket.endpoint, bucket.tls, bucket.cluster, bucket.protocol)
+        self.closed = closed
+        return found
 
 
 def _members(cluster: Cluster | None) -> Container[tuple[str, int]] | None:
@@ -131,6 +262,10 @@ def _members(cluster: Cluster | None) -> Container[tuple[str, int]] | None:
     return frozenset(endpoint.key for endpoint in cluster.endpoints)
 
 
-def _expired(connection: Connection, bucket: Bucket[C], now: float) -> bool:
+def _expired(connection: Connection, bucket: Bucket[C, M], now: float) -> bool:
     timeout = bucket.cluster.idle_timeout
     return now - connection.idle_since > (IDLE_TIMEOUT if timeout is None else timeout)
+
+
+def _never(_: int) -> bool:
+    return False
