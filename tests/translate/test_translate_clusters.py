@@ -397,6 +397,8 @@ def test_http2_where_the_port_says_so() -> None:
         options = http_of(cluster(translator, NAME, client))
         assert options.explicit_http_config.HasField("http2_protocol_options")
     context = tls_of(cluster(translator, NAME).transport_socket_matches[0].transport_socket)
+    assert list(context.common_tls_context.alpn_protocols) == ["h2", "http/1.1"]
+    context = tls_of(cluster(translator, NAME, ENVOY).transport_socket_matches[0].transport_socket)
     assert list(context.common_tls_context.alpn_protocols) == ["h2"]
 
 

@@ -108,7 +108,7 @@ def test_fields() -> None:
     [
         ("explicit_http_config { http2_protocol_options {} }", Protocol.HTTP2, 0, None),
         ("explicit_http_config { http_protocol_options {} }", Protocol.HTTP1, 0, None),
-        ("auto_config {}", Protocol.HTTP1, 0, None),
+        ("auto_config {}", Protocol.AUTO, 0, None),
         ("use_downstream_protocol_config { http2_protocol_options {} }", Protocol.HTTP1, 0, None),
         ("common_http_protocol_options { max_requests_per_connection { value: 3 } }", Protocol.HTTP1, 3, None),
         ("common_http_protocol_options { idle_timeout { seconds: 9 } }", Protocol.HTTP1, 0, 9.0),

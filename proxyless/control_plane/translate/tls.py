@@ -43,6 +43,9 @@ def mutual(
     _add_identity(context.common_tls_context, kind)
     _add_roots(context.common_tls_context, kind, san)
     _add_client_side(context.common_tls_context, kind, http2=http2)
+    if http2 and kind is ClientKind.PROXYLESS:
+        # A library server is its own sidecar and speaks HTTP/1.1 only; a client of ours speaks what the peer chooses.
+        context.common_tls_context.alpn_protocols.append("http/1.1")
     if follow:
         context.common_tls_context.ClearField("alpn_protocols")
     return _socket(context)

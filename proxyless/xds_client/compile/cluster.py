@@ -194,7 +194,7 @@ def _http(message: Any, ignored: list[str]) -> _Http:
             HTTP_OPTIONS,
         )
         common = options.common_http_protocol_options
-        protocol = _protocol(options, ignored)
+        protocol = _protocol(options)
         ignored += set_fields(options, ("outlier_detection",))
         ignored += set_fields(options, _IGNORED_HTTP, "HttpProtocolOptions")
     ignored += set_fields(common, _IGNORED_COMMON_HTTP, "common_http_protocol_options")
@@ -202,7 +202,7 @@ def _http(message: Any, ignored: list[str]) -> _Http:
     return _Http(protocol, common.max_requests_per_connection.value or max_requests, idle)
 
 
-def _protocol(options: Any, ignored: list[str]) -> Protocol:
+def _protocol(options: Any) -> Protocol:
     match options.WhichOneof("upstream_protocol_options"):
         case "explicit_http_config":
             chosen = options.explicit_http_config.WhichOneof("protocol_config")
@@ -210,7 +210,7 @@ def _protocol(options: Any, ignored: list[str]) -> Protocol:
                 raise FieldError("HttpProtocolOptions: HTTP/3 is not supported")
             return Protocol.HTTP2 if chosen == "http2_protocol_options" else Protocol.HTTP1
         case "auto_config":
-            ignored.append("HttpProtocolOptions.auto_config: HTTP/1.1 is used")
+            return Protocol.AUTO
         case _:
             # use_downstream_protocol_config: a request through httpx starts as HTTP/1.1.
             pass
