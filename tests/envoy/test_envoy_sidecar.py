@@ -47,6 +47,12 @@ kind: DestinationRule
 metadata: {name: turning}
 spec: {host: turning, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}
 """
+UPGRADE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: upgrade}
+spec: {host: "*.default.svc.cluster.local", trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}
+"""
 REGISTRY_ONLY = """
 apiVersion: v1
 kind: ConfigMap
@@ -238,6 +244,60 @@ def test_grpc_between_two_sidecars(world: World, inbound: str) -> None:
         assert world.mesh.terminate(name) == 0
     finally:
         server.stop(None).wait()
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_http2_from_python(world: World, kind: str) -> None:
+    """To a gRPC server behind a sidecar: all requests on one connection, under mutual TLS."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", {"Echo": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    caller, name = world.mesh.mesh("caller"), f"http2-{kind}"
+
+    async def scenario(sidecar: Sidecar) -> None:
+        client: Any = (
+            httpx2.AsyncClient(transport=caller.async_transport(), timeout=30)
+            if kind == "async"
+            else httpx2.Client(transport=caller.transport(), timeout=30)
+        )
+        url = f"http://{name}:{sidecar.inbound.rpartition(':')[2]}/echo/Echo"
+        headers = {"content-type": "application/grpc", "te": "trailers"}
+
+        async def post(message: bytes) -> Any:
+            body = b"\0" + len(message).to_bytes(4, "big") + message
+            if kind == "async":
+                return await client.post(url, content=body, headers=headers)
+            return await asyncio.to_thread(client.post, url, content=body, headers=headers)
+
+        while (await post(b"")).content != bytes(5):
+            await asyncio.sleep(0.02)
+        before = sidecar.stats(r"downstream_cx_http2_total$")
+        answers = await asyncio.gather(*(post(b"%d" % n * 2000) for n in range(40)))
+        assert {answer.extensions["http_version"] for answer in answers} == {b"HTTP/2"}
+        assert [answer.content[5:] for answer in answers] == [b"%d" % n * 2000 for n in range(40)]
+        assert {answer.extensions["proxyless"].attempts[0].peer for answer in answers} == {spiffe(name)}
+        assert sum(before.values()) >= 1
+        assert sidecar.stats(r"downstream_cx_http2_total$") == before
+        await (client.aclose() if kind == "async" else asyncio.to_thread(client.close))
+
+    try:
+        sidecar = world.mesh.sidecar(name, name, port, "--inbound-port", "grpc=0")
+        asyncio.run(asyncio.wait_for(scenario(sidecar), 60))
+        assert world.mesh.terminate(name) == 0
+    finally:
+        server.stop(None).wait()
+
+
+def test_python_services_have_http1_only(world: World) -> None:
+    """Whatever a rule asks for: the connection's two ends settle it."""
+    with (
+        world.applied(UPGRADE, "DestinationRule/upgrade/default"),
+        httpx2.Client(transport=world.mesh.mesh("caller").transport(), timeout=30) as client,
+    ):
+        until("hello", lambda: name_of(client, "http://hello/"))
+        assert client.get("http://hello/").extensions["http_version"] == b"HTTP/1.1"
 
 
 def test_endpoints_come_and_go(world: World) -> None:

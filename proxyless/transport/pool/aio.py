@@ -226,13 +226,13 @@ class AsyncPool:
                 old.drain()
             if not isinstance(error, WireError):
                 raise
-        else:
-            if isinstance(made, AsyncHttp2):
-                self._offer(bucket, made)
-            else:
-                self._give(bucket, made)
+            return
         finally:
             bucket.warming -= 1
+        if isinstance(made, AsyncHttp2):
+            self._offer(bucket, made)
+        else:
+            self._give(bucket, made)
 
     async def _within(
         self, bucket: AsyncBucket, place: Place, timings: Timings, wait: Wait

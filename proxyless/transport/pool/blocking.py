@@ -238,20 +238,19 @@ class BlockingPool:
         except BaseException as error:
             place.leave()
             with self._lock:
+                bucket.warming -= 1
                 for old in list(bucket.shared):
                     self._store.drop(bucket, old)
                     old.drain()
             if not isinstance(error, WireError):
                 raise
-        else:
+            return
+        with self._lock:
+            bucket.warming -= 1
             if isinstance(made, PooledConnection):
                 self._give(bucket, made)
             else:
-                with self._lock:
-                    self._offer(bucket, made)
-        finally:
-            with self._lock:
-                bucket.warming -= 1
+                self._offer(bucket, made)
 
     def _within(
         self, bucket: BlockingBucket, place: Place, timings: Timings, wait: Wait
