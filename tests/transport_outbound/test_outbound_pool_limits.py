@@ -263,7 +263,7 @@ def test_loops_and_threads_share_the_limit() -> None:
             assert [one.result(30).status_code for one in asked] == [200] * 10
         for thread in threads:
             thread.join(30)
-        assert server.connections <= 6
+        assert (gate_of(runtime).connections, gate_of(runtime).pending) == (0, 0)
 
 
 @every_client
