@@ -9,6 +9,7 @@ from proxyless.control_plane.resources.names import is_dns_label
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.problem import MAX_MESSAGE, Level, Problem
 from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.validation.header_format import format_fault
 
 SCHEMA = "SchemaValidationError"
 
@@ -121,13 +122,6 @@ def regex_fault(source: str) -> str:
     except re2.error as error:
         reason = error.args[0] if error.args else "invalid"
         return f"not a valid regex: {reason.decode(errors='replace') if isinstance(reason, bytes) else reason}"
-    return ""
-
-
-def format_fault(value: str) -> str:
-    """Envoy's header values may hold ``%VARIABLE%``; a percent sign of its own is written ``%%``."""
-    if re.sub(r"%%", "", value).count("%") % 2:
-        return "a single % is not allowed; write %% for a percent sign"
     return ""
 
 

@@ -1,5 +1,7 @@
 """DestinationRule: what Istio's ValidateDestinationRule checks."""
 
+import math
+
 from proxyless.control_plane.resources.destination_rule import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -18,6 +20,10 @@ from proxyless.control_plane.resources.destination_rule import (
 from proxyless.control_plane.resources.names import is_dns_label, is_host
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.validation.checks import Checks, is_set
+
+# Envoy's limits (RingHashLbConfig, MaglevLbConfig).
+_LARGEST_RING = 8 * 1024 * 1024
+_LARGEST_TABLE = 5_000_011
 
 
 def check_destination_rule(checks: Checks, spec: DestinationRuleSpec) -> None:
@@ -116,6 +122,19 @@ def _consistent_hash(checks: Checks, path: str, settings: ConsistentHashLB) -> N
         checks.error(f"{path}.httpCookie.name", "is required")
     if settings.http_cookie is not None:
         checks.duration(f"{path}.httpCookie.ttl", settings.http_cookie.ttl, zero=True)
+    for field, size in (
+        ("minimumRingSize", settings.minimum_ring_size),
+        ("ringHash.minimumRingSize", settings.ring_hash.minimum_ring_size if settings.ring_hash else 0),
+    ):
+        if size > _LARGEST_RING:
+            checks.error(f"{path}.{field}", f"must be at most {_LARGEST_RING}, the largest ring that proxies take")
+    table = settings.maglev.table_size if settings.maglev else 0
+    if table > _LARGEST_TABLE or (table and not _is_prime(table)):
+        checks.error(f"{path}.maglev.tableSize", f"must be a prime number of at most {_LARGEST_TABLE}, such as 65537")
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
 def check_connection_pool(checks: Checks, path: str, pool: ConnectionPoolSettings | None) -> None:
