@@ -105,6 +105,13 @@ def running_envoy(
         bootstrap["cluster_manager"] = {
             "load_stats_config": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": services}
         }
+    with started_envoy(directory, bootstrap) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def started_envoy(directory: Path, bootstrap: dict[str, Any]) -> Iterator[Envoy]:
+    """Envoy with a bootstrap of the test's own, whose admin address has a free port."""
     config, admin = directory / "envoy.json", directory / "admin"
     config.write_text(json.dumps(bootstrap))
     with (directory / "envoy.log").open("wb") as log:
@@ -126,7 +133,7 @@ def running_envoy(
         )
     try:
         until("Envoy's admin address", lambda: admin.exists() and admin.read_text())
-        yield Envoy(process, admin.read_text(), node)
+        yield Envoy(process, admin.read_text(), bootstrap["node"]["id"])
     finally:
         process.kill()
         process.wait()

@@ -1,0 +1,367 @@
+"""Worlds of configuration that our validation accepts, of every kind that it reads."""
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+from schema_strategies import Hints, message
+
+from proxyless.control_plane.configuration.settings import mesh_settings
+from proxyless.control_plane.resources import destination_rule as dr
+from proxyless.control_plane.resources import service as svc
+from proxyless.control_plane.resources import service_entry as se
+from proxyless.control_plane.resources import virtual_service as vs
+from proxyless.control_plane.resources.base import PortSelector, StringMatch, WorkloadSelector
+from proxyless.control_plane.resources.kinds import KINDS, Kind
+from proxyless.control_plane.resources.parse import document_of
+from proxyless.control_plane.resources.paths import child
+from proxyless.control_plane.resources.peer_authentication import PeerAuthenticationSpec
+from proxyless.control_plane.resources.problem import Level
+from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
+from proxyless.control_plane.world import MeshSettings, World
+from proxyless.model.workload import Workload
+
+Document = dict[str, Any]
+
+NAMES = ("reviews", "ratings", "details", "books", "stock", "carts")
+HOSTS = (*NAMES, *NAMES, "reviews.default.svc.cluster.local", "ratings.other", "api.example.com", "nobody")
+WILDCARDS = ("*.example.com", "*.wild.example.org")
+PORTS = (80, 81, 443, 9080)
+# What clients of these worlds dial.
+TARGETS = tuple(f"{host}:{port}" for host in NAMES for port in (80, 81))
+
+_one = st.sampled_from
+_label_values = _one(["reviews", "ratings", "v1", "v2", ""])
+_labels = st.dictionaries(_one(["app", "version", "topology.kubernetes.io/zone"]), _label_values, max_size=2)
+_namespaces = _one(["default", "other"])
+_regexes = _one([".*", "a|b", "/r/(.*)", "[a-z]+", "^x$", "(?i)case", "\\d{1,50}", "(a(b(c)))", "\\pL", "x{0,200}"])
+_texts = st.one_of(_one(["GET", "/x", "http", "%", "a b", "é", "\"'\\"]), st.text(min_size=1, max_size=8))
+_match = st.one_of(
+    _texts.map(lambda text: {"exact": text}),
+    _texts.map(lambda text: {"prefix": text}),
+    _regexes.map(lambda text: {"regex": text}),
+)
+_match_or_presence = st.one_of(_match, st.just({}))
+_header_names = st.one_of(
+    _one(["x-a", "X-Mixed-Case", "cookie", "content-type", "te", "grpc-timeout", "x-envoy-retry-on", "connection"]),
+    st.from_regex(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,5}\Z", fullmatch=True),
+)
+_matched_headers = st.dictionaries(
+    st.one_of(_header_names, _one([":path", ":authority", ":method", ":scheme", "host"])),
+    _match_or_presence,
+    max_size=3,
+)
+_header_values = st.one_of(
+    _one(["", "v", "100%%", "%PROTOCOL%", "%REQ(x-a)%", "%REQ(:authority?host):5%", "%START_TIME(%s)%", "%UNKNOWN%"]),
+    _one(["%DOWNSTREAM_REMOTE_ADDRESS%", "%DYNAMIC_METADATA(a:b)%", "%REQ(%", "%%%", "%RESPONSE_CODE% and more"]),
+    st.text(max_size=6),
+)
+_changed_headers = st.dictionaries(st.one_of(_header_names, _one(["host", ":authority"])), _header_values, max_size=2)
+_paths = _one(["/", "/x", "/r/%20", "/a?b=c", "relative", "/é"])
+_authorities = _one(["other", "other:81", "api.example.com", "a b", "é"])
+_sans = st.lists(_one(["spiffe://cluster.local/ns/default/sa/a", "api.example.com"]), max_size=2)
+_export_to = st.lists(_one([".", "*", "default", "other"]), max_size=2, unique=True)
+_subsets = _one(["", "v1", "v2", "v9"])
+_weights = _one([0, 1, 50, 100, 2**31 - 1])
+_gateways = _one([[], ["mesh"], ["gateway"], ["mesh", "default/gateway"]])
+_localities = _one(["", "r", "r/z", "r/z/s", "other/*"])
+_addresses = _one(["10.0.0.1", "127.0.0.1", "::1", "vm.example.com", "unix:///run/x.sock"])
+_port_names = _one(["http", "grpc", "tcp", "https", "tls", "http2", "a"])
+_percentages = _one([{}, {"value": 0}, {"value": 0.0001}, {"value": 33.3}, {"value": 100}])
+
+
+def _many(strategy: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> st.SearchStrategy[list[Any]]:
+    return st.lists(strategy, min_size=least, max_size=most)
+
+
+FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
+    (StringMatch, "exact"): _texts,
+    (StringMatch, "prefix"): _texts,
+    (StringMatch, "regex"): _regexes,
+    (PortSelector, "number"): _one(PORTS),
+    (WorkloadSelector, "match_labels"): _labels,
+    # VirtualService
+    (vs.Destination, "host"): _one(HOSTS),
+    (vs.Destination, "subset"): _subsets,
+    (vs.Delegate, "name"): _one(NAMES),
+    (vs.Delegate, "namespace"): _namespaces,
+    (vs.HeaderOperations, "set"): _changed_headers,
+    (vs.HeaderOperations, "add"): _changed_headers,
+    (vs.HeaderOperations, "remove"): _many(_header_names),
+    (vs.HTTPMatchRequest, "name"): _one(["", "m", "é"]),
+    (vs.HTTPMatchRequest, "uri"): st.one_of(_match, _paths.map(lambda path: {"prefix": path})),
+    (vs.HTTPMatchRequest, "scheme"): _match,
+    (vs.HTTPMatchRequest, "method"): _match,
+    (vs.HTTPMatchRequest, "authority"): _match,
+    (vs.HTTPMatchRequest, "headers"): _matched_headers,
+    (vs.HTTPMatchRequest, "without_headers"): _matched_headers,
+    (vs.HTTPMatchRequest, "query_params"): st.dictionaries(_texts, _match_or_presence, max_size=2),
+    (vs.HTTPMatchRequest, "source_labels"): _labels,
+    (vs.HTTPMatchRequest, "source_namespace"): _namespaces,
+    (vs.HTTPMatchRequest, "gateways"): _gateways,
+    (vs.HTTPMatchRequest, "port"): _one(PORTS),
+    (vs.HTTPMatchRequest, "stat_prefix"): _one(["", "p", "a.b"]),
+    (vs.HTTPRouteDestination, "weight"): _weights,
+    (vs.HTTPRedirect, "uri"): _paths,
+    (vs.HTTPRedirect, "authority"): _authorities,
+    (vs.HTTPRedirect, "scheme"): _one(["http", "https"]),
+    (vs.HTTPRedirect, "redirect_code"): _one([0, 301, 302, 303, 307, 308]),
+    (vs.HTTPBody, "string"): st.text(max_size=5),
+    (vs.HTTPBody, "bytes"): _one(["", "aGk=", "AP8="]),
+    (vs.HTTPDirectResponse, "status"): _one([200, 204, 404, 503, 599]),
+    (vs.RegexRewrite, "match"): _regexes,
+    (vs.RegexRewrite, "rewrite"): _one(["/", "\\1", "\\9", "\\\\", "a b", "\\0", "/é"]),
+    (vs.HTTPRewrite, "uri"): _paths,
+    (vs.HTTPRewrite, "authority"): _authorities,
+    (vs.HTTPRetry, "attempts"): _one([1, 3, 2**31 - 1]),
+    (vs.HTTPRetry, "retry_on"): _one(["", "5xx", "unavailable,cancelled", "503", "5xx,429", "gateway-error, reset"]),
+    (vs.Delay, "percent"): _one([0, 1, 100]),
+    (vs.Abort, "http_status"): _one([200, 418, 599]),
+    (vs.Abort, "grpc_status"): _one(["OK", "UNAVAILABLE", "ABORTED"]),
+    (vs.CorsPolicy, "allow_origin"): _many(_texts),
+    (vs.CorsPolicy, "allow_origins"): _many(_match),
+    (vs.CorsPolicy, "allow_methods"): _many(_texts),
+    (vs.CorsPolicy, "allow_headers"): _many(_texts),
+    (vs.CorsPolicy, "expose_headers"): _many(_texts),
+    (vs.HTTPRoute, "mirror_percent"): _one([0, 1, 100]),
+    (vs.HTTPRoute, "mirror_percent_camel"): _one([0, 1, 100]),
+    (vs.HTTPMirrorPolicy, "percentage"): _percentages,
+    (vs.HTTPRoute, "mirror_percentage"): _percentages,
+    (vs.HTTPRoute, "name"): _one(["", "r", "é", "a.b"]),
+    (vs.RouteDestination, "weight"): _weights,
+    (vs.L4MatchAttributes, "destination_subnets"): _many(_one(["10.0.0.0/8", "10.0.0.1", "::/0"])),
+    (vs.L4MatchAttributes, "source_labels"): _labels,
+    (vs.L4MatchAttributes, "gateways"): _gateways,
+    (vs.L4MatchAttributes, "source_namespace"): _namespaces,
+    (vs.TLSMatchAttributes, "sni_hosts"): _many(_one([*HOSTS, *WILDCARDS]), 1),
+    (vs.TLSMatchAttributes, "destination_subnets"): _many(_one(["10.0.0.0/8", "10.0.0.1", "::/0"])),
+    (vs.TLSMatchAttributes, "source_labels"): _labels,
+    (vs.TLSMatchAttributes, "gateways"): _gateways,
+    (vs.TLSMatchAttributes, "source_namespace"): _namespaces,
+    (vs.VirtualServiceSpec, "hosts"): st.one_of(
+        st.lists(_one(NAMES), min_size=1, max_size=1),
+        st.lists(_one([*HOSTS, *WILDCARDS, "10.0.0.1"]), min_size=1, max_size=2),
+    ),
+    (vs.VirtualServiceSpec, "gateways"): _gateways,
+    (vs.VirtualServiceSpec, "export_to"): _export_to,
+    # DestinationRule
+    (dr.HTTPCookie, "name"): _one(["c", "a b", "é", "session-id"]),
+    (dr.HTTPCookie, "path"): _one(["", "/", "x"]),
+    (dr.HTTPCookieAttribute, "name"): _one(["SameSite", "Secure", "a b"]),
+    (dr.HTTPCookieAttribute, "value"): _one(["", "Lax"]),
+    (dr.ConsistentHashLB, "http_header_name"): _header_names,
+    (dr.ConsistentHashLB, "http_query_parameter_name"): _texts,
+    # The largest that are allowed keep an Envoy busy for minutes.
+    (dr.ConsistentHashLB, "minimum_ring_size"): _one([0, 1, 1024, 2**32 - 1]),
+    (dr.RingHash, "minimum_ring_size"): _one([0, 1, 1024, 8_388_609]),
+    (dr.MagLev, "table_size"): _one([0, 1, 2, 4, 251, 65537, 5_000_077]),
+    (dr.LocalityDistribute, "from_"): _localities,
+    (dr.LocalityDistribute, "to"): _one([{"r": 100}, {"r/z": 99, "other/*": 1}, {"r": 0, "other": 100}]),
+    (dr.LocalityFailover, "from_"): _one(["r", "other"]),
+    (dr.LocalityFailover, "to"): _one(["r", "other", "third"]),
+    (dr.WarmupConfiguration, "aggression"): _one([1, 1.5, 100]),
+    (dr.OutlierDetection, "max_ejection_percent"): _one([0, 1, 100]),
+    (dr.OutlierDetection, "min_health_percent"): _one([0, 1, 100]),
+    (dr.ClientTLSSettings, "client_certificate"): _one(["/etc/cert.pem", ""]),
+    (dr.ClientTLSSettings, "private_key"): _one(["/etc/key.pem", ""]),
+    (dr.ClientTLSSettings, "ca_certificates"): _one(["", "system", "/etc/ca.pem"]),
+    (dr.ClientTLSSettings, "sni"): st.one_of(_one(["", "api.example.com"]), st.text(max_size=5)),
+    (dr.ClientTLSSettings, "subject_alt_names"): _sans,
+    (dr.TunnelSettings, "protocol"): _one(["", "CONNECT", "POST"]),
+    (dr.TunnelSettings, "target_host"): _one(HOSTS),
+    (dr.TunnelSettings, "target_port"): _one(PORTS),
+    (dr.Subset, "name"): _one(["v1", "v2"]),
+    (dr.Subset, "labels"): _labels,
+    (dr.DestinationRuleSpec, "host"): _one([*HOSTS, *WILDCARDS]),
+    (dr.DestinationRuleSpec, "export_to"): _export_to,
+    # Service, EndpointSlice
+    (svc.ServicePort, "port"): _one(PORTS),
+    (svc.ServicePort, "name"): _port_names,
+    (svc.ServicePort, "protocol"): _one(["TCP", "UDP", "SCTP"]),
+    (svc.ServicePort, "app_protocol"): _one(["", "http", "grpc", "kubernetes.io/h2c", "https", "tcp"]),
+    (svc.ServiceSpec, "selector"): _labels,
+    (svc.ServiceSpec, "cluster_ip"): _one(["", "None", "10.1.0.1"]),
+    (svc.ServiceSpec, "external_name"): _one(["api.example.com", "x.example.org."]),
+    (svc.EndpointSliceSpec, "address_type"): _one(["IPv4", "IPv4", "IPv6", "FQDN"]),
+    (svc.Endpoint, "addresses"): _many(_one(["10.0.0.1", "10.0.0.2", "::1", "vm.example.com"]), 1, 2),
+    (svc.EndpointPort, "name"): _port_names,
+    # ServiceEntry, WorkloadEntry
+    (se.ServicePort, "number"): _one(PORTS),
+    (se.ServicePort, "name"): _port_names,
+    (se.ServicePort, "protocol"): _one(["", "HTTP", "http", "GRPC", "HTTP2", "HTTPS", "TLS", "TCP", "UDP", "MONGO"]),
+    (se.ServiceEntryWorkloadSelector, "labels"): _labels,
+    (se.ServiceEntrySpec, "hosts"): st.lists(
+        _one(["api.example.com", "b.example.com", *WILDCARDS]), min_size=1, max_size=2, unique=True
+    ),
+    (se.ServiceEntrySpec, "addresses"): _many(_one(["10.2.0.1", "10.3.0.0/16", "::2"])),
+    (se.ServiceEntrySpec, "export_to"): _export_to,
+    (se.ServiceEntrySpec, "subject_alt_names"): _sans,
+    (WorkloadEntrySpec, "address"): _addresses,
+    (WorkloadEntrySpec, "ports"): st.dictionaries(_port_names, _one(PORTS), max_size=2),
+    (WorkloadEntrySpec, "labels"): _labels,
+    (WorkloadEntrySpec, "locality"): _localities,
+    (WorkloadEntrySpec, "weight"): _one([0, 1, 128, 1000, 2**32 - 1]),
+}
+
+
+# Without these little is valid.
+ALWAYS = {
+    (vs.VirtualServiceSpec, "hosts"),
+    (vs.VirtualServiceSpec, "http"),
+    (vs.HTTPRoute, "route"),
+    (vs.HTTPRewrite, "authority"),
+    (vs.Delay, "fixed_delay"),
+    (vs.HTTPMatchRequest, "uri"),
+    (vs.HTTPRetry, "attempts"),
+    (dr.DestinationRuleSpec, "traffic_policy"),
+    (dr.TrafficPolicy, "load_balancer"),
+    (dr.PortTrafficPolicy, "port"),
+    (dr.ConsistentHashLB, "use_source_ip"),
+    (dr.TCPSettings, "max_connections"),
+    (dr.HTTPSettings, "max_retries"),
+    (dr.ConnectionPoolSettings, "http"),
+    (svc.ServiceSpec, "ports"),
+    (svc.ServicePort, "name"),
+    (svc.EndpointPort, "name"),
+    (se.ServiceEntrySpec, "hosts"),
+    (se.ServiceEntrySpec, "ports"),
+    (se.ServiceEntrySpec, "resolution"),
+    (WorkloadEntrySpec, "address"),
+    (PeerAuthenticationSpec, "selector"),
+}
+
+
+# One of each at most, or validation refuses the message around it.
+EITHER = {
+    vs.HTTPRoute: [("route", "redirect", "direct_response", "delegate")],
+    vs.HTTPRedirect: [("port", "derive_port")],
+    vs.HTTPBody: [("string", "bytes")],
+    vs.HTTPRewrite: [("uri", "uri_regex_rewrite")],
+    vs.Abort: [("http_status", "grpc_status", "http2_error")],
+    vs.Delay: [("fixed_delay", "exponential_delay")],
+    StringMatch: [("exact", "prefix", "regex")],
+    dr.ConsistentHashLB: [
+        ("http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name"),
+        ("ring_hash", "maglev"),
+    ],
+    dr.LoadBalancerSettings: [("simple", "consistent_hash")],
+    dr.LocalityLoadBalancerSetting: [("distribute", "failover"), ("distribute", "failover_priority")],
+    se.ServiceEntrySpec: [("endpoints", "workload_selector")],
+}
+HINTS = Hints(FIELDS, ALWAYS, EITHER)
+
+
+def _document(kind: Kind) -> st.SearchStrategy[Document]:
+    metadata = st.fixed_dictionaries(
+        {"name": _one([*NAMES, *(f"{name}-2" for name in NAMES)])},
+        optional={"namespace": _namespaces} if kind.namespaced else {},
+    )
+    if kind.name == "EndpointSlice":
+        labelled = _one(NAMES).map(lambda name: {svc.SERVICE_NAME_LABEL: name})
+        metadata = st.tuples(metadata, labelled).map(lambda pair: {**pair[0], "labels": pair[1]})
+    return st.tuples(metadata, message(kind.spec, HINTS)).map(
+        lambda pair: {
+            "apiVersion": kind.api_versions[0],
+            "kind": kind.name,
+            "metadata": pair[0],
+            **({kind.root: pair[1]} if kind.root else pair[1]),
+        }
+    )
+
+
+def _mesh_config() -> st.SearchStrategy[Document]:
+    return _one(["ALLOW_ANY", "REGISTRY_ONLY"]).map(
+        lambda mode: {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "istio", "namespace": "istio-system"},
+            "data": {"mesh": json.dumps({"outboundTrafficPolicy": {"mode": mode}})},
+        }
+    )
+
+
+DOCUMENTS: dict[str, st.SearchStrategy[Document]] = {
+    kind.name: _mesh_config() if kind.name == "ConfigMap" else _document(kind) for kind in KINDS.values()
+}
+
+
+def _about(kind: str, name: str) -> st.SearchStrategy[Document]:
+    """A rule of a kind for one of the services."""
+    field = {"VirtualService": {"hosts": [name]}, "DestinationRule": {"host": name}}[kind]
+    return DOCUMENTS[kind].map(
+        lambda document: {
+            **document,
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {**{key: value for key, value in document["spec"].items() if key != "exportTo"}, **field},
+        }
+    )
+
+
+def configurations() -> st.SearchStrategy[list[Document]]:
+    """Rules for some services, whose effects are seen for sure, and some documents of any kind."""
+    rules = [_about(kind, name) for name in NAMES[:3] for kind in ("VirtualService", "DestinationRule")]
+    others = [_one(sorted(DOCUMENTS)).flatmap(DOCUMENTS.__getitem__)] * 3
+    return st.tuples(*rules, *others).map(list)
+
+
+_SERVICES = [
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]},
+    }
+    for name in NAMES
+]
+_WORKLOADS = [
+    Workload(
+        f"{app}-{version}", "default", app, app, "127.0.0.1", {"http": 9, "grpc": 9}, {"app": app, "version": version}
+    )
+    for app, version in (("reviews", "v1"), ("reviews", "v2"), ("ratings", "v1"))
+]
+
+
+def repaired(document: Document) -> tuple[Document, Resource[Any] | None]:
+    """Without the fields that validation refuses, as its errors name them; None if nothing valid is left."""
+    document = copy.deepcopy(document)
+    while True:
+        read = document_of(document, "generated.yaml")
+        errors = [problem for problem in read.problems if problem.level is Level.ERROR]
+        if not errors:
+            return document, read.resource
+        if not all(_remove(document, "", problem.field) for problem in errors[:1]):
+            return document, None
+
+
+def _remove(value: Any, path: str, target: str) -> bool:
+    """Take away the field at ``target``; where it is absent but required, what it is absent from."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(entries):
+        here = child(path, key)
+        if here == target:
+            del value[key]
+            return True
+        if target.startswith((f"{here}.", f"{here}[")):
+            if not _remove(item, here, target):
+                del value[key]
+            return True
+    return False
+
+
+def world(written: Iterable[Document], workloads: Iterable[Workload] = _WORKLOADS) -> World:
+    """The world of what is valid in these documents, beside two services."""
+    resources = {}
+    for document in (*_SERVICES, *written):
+        _, resource = repaired(document)
+        if resource is not None:
+            resources[resource.key] = resource
+    settings = mesh_settings(resources, MeshSettings())
+    return World(resources, {one.id: one for one in workloads}, settings)
+
+
+def at_generation(made: World, generation: int) -> World:
+    return replace(made, generation=generation)
