@@ -148,6 +148,18 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("VirtualService", http(headers={"request": {"set": {"x": "5%"}}}), "spec.http[0].headers.request.set.x", "%%"),
     (
         "VirtualService",
+        http(rewrite={"uriRegexRewrite": {"match": "/(a)", "rewrite": r"/\2"}}),
+        "spec.http[0].rewrite.uriRegexRewrite.rewrite",
+        "names group 2, but match has 1",
+    ),
+    (
+        "VirtualService",
+        http(rewrite={"uriRegexRewrite": {"match": "/(a)", "rewrite": r"/\a"}}),
+        "spec.http[0].rewrite.uriRegexRewrite.rewrite",
+        "backslash",
+    ),
+    (
+        "VirtualService",
         http(headers={"request": {"set": {"x": "%UNKNOWN%"}}}),
         "spec.http[0].headers.request.set.x",
         "%UNKNOWN% is no command operator",

@@ -125,6 +125,21 @@ def regex_fault(source: str) -> str:
     return ""
 
 
+def substitution_fault(source: str, rewrite: str) -> str:
+    """Why RE2 refuses a replacement for what a valid ``source`` matches; empty if it does not."""
+    import re2
+
+    groups = int(re2.compile(source).groups)
+    for found in re.finditer(r"\\(.?)", rewrite, re.DOTALL):
+        if found[1] == "\\":
+            continue
+        if not (found[1].isascii() and found[1].isdigit()):
+            return "a backslash must come before a group's number or another backslash"
+        if int(found[1]) > groups:
+            return f"names group {found[1]}, but match has {groups}"
+    return ""
+
+
 def is_set(message: Any) -> bool:
     """Does a message set any field?"""
     return bool(message.model_fields_set)

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from proxyless.control_plane.resources.names import covers, is_dns_label, is_host, is_ip, is_ip_or_cidr
 from proxyless.control_plane.resources.paths import child
-from proxyless.control_plane.resources.validation.checks import Checks
+from proxyless.control_plane.resources.validation.checks import Checks, regex_fault, substitution_fault
 from proxyless.control_plane.resources.validation.reachability import check_reachability
 from proxyless.control_plane.resources.virtual_service import (
     MESH_GATEWAY,
@@ -334,6 +334,8 @@ def _rewrite(checks: Checks, path: str, route: HTTPRoute) -> None:
             checks.regex(f"{path}.uriRegexRewrite.match", regex.match)
             if not regex.rewrite:
                 checks.error(f"{path}.uriRegexRewrite.rewrite", "is required")
+            elif not regex_fault(regex.match) and (reason := substitution_fault(regex.match, regex.rewrite)):
+                checks.error(f"{path}.uriRegexRewrite.rewrite", reason)
     request = route.headers.request if route.headers else None
     authorities = [
         name for table in ((request.set, request.add) if request else ()) for name in table if is_authority(name)
