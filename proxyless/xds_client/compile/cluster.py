@@ -241,11 +241,12 @@ def _limits(breakers: Any, ignored: list[str]) -> _Limits:
     if found is None:
         return _Limits()
     ignored += set_fields(found, ("max_connection_pools",), "circuit_breakers")
-    limits = (
+    connections, pending, requests, retries = (
         getattr(found, name).value if found.HasField(name) and getattr(found, name).value != _NO_LIMIT else None
         for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     )
-    return _Limits(*limits, _retry_budget(found.retry_budget) if found.HasField("retry_budget") else None)
+    budget = _retry_budget(found.retry_budget) if found.HasField("retry_budget") else None
+    return _Limits(connections, pending, requests, retries, budget)
 
 
 def _retry_budget(budget: Any) -> RetryBudget:
