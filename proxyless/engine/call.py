@@ -47,6 +47,7 @@ class Call:
         self._fault = fault.applicable(request, *decision.faults)
         self._state: ClusterState | None = None
         self._hold: Hold | None = None
+        self._retry_hold: Hold | None = None
         self._head: tuple[Headers, str, str] | None = None
         self._retry: RetryPolicy | None = None
         self._tried: set[tuple[str, int]] = set()
@@ -74,6 +75,8 @@ class Call:
             attempt.status = self.record.status = outcome.status
         else:
             attempt.failure = outcome
+        if self._retry_hold is not None:
+            self._retry_hold.release()
         if self._retries(outcome, now):
             return
         if isinstance(outcome, Answered):
@@ -89,6 +92,8 @@ class Call:
     def finish(self) -> None:
         """Ends the accounting: the response body has ended, or nobody wants it any more. May be called again."""
         self._release()
+        if self._retry_hold is not None:
+            self._retry_hold.release()
         record = self.record
         if record.ended is not None:
             return
@@ -189,6 +194,8 @@ class Call:
             )
             why = f"no healthy upstream: cluster {cluster.name}: {usable}"
             return self._respond(503, replies.NO_HEALTHY_UPSTREAM, why, Flag.NO_HEALTHY_UPSTREAM)
+        if self._hold is None and self._state is not None:
+            return self._overflow(cluster)
         timeout, self._ends_call = self._limits.attempt(now)
         number = len(self.record.attempts) + 1
         self.record.attempts.append(AttemptRecord(number, endpoint, now))
@@ -216,9 +223,18 @@ class Call:
             endpoint = state.pick(cluster, self._tried, policy.host_selection_attempts)
         else:
             endpoint = state.pick(cluster)
-        if endpoint is not None:
-            self._hold = state.hold(endpoint)
+        if endpoint is not None and not state.full(cluster):
+            counted = cluster.max_requests is not None or cluster.retry_budget is not None
+            self._hold = state.hold(endpoint, counted=counted)
         return endpoint
+
+    def _overflow(self, cluster: Cluster) -> Respond:
+        failed = Failed(FailureKind.OVERFLOW, f"max_requests {cluster.max_requests} in flight")
+        why = (
+            f"overflow: cluster {cluster.name} has {cluster.max_requests} requests in flight, its limit (max_requests)"
+        )
+        body = replies.failure_body(failed, bool(self.record.attempts))
+        return self._respond(503, body, why, Flag.UPSTREAM_OVERFLOW, headers=replies.OVERLOADED)
 
     def _build_head(self) -> tuple[Headers, str, str]:
         request, decision = self._request, self._decision
@@ -253,10 +269,21 @@ class Call:
         if not self._limits.allows(now, wait):
             self.record.reason = f"not retried ({condition}): the call's deadline comes first"
             return False
+        if not self._may_retry():
+            self.record.flag(Flag.UPSTREAM_OVERFLOW)
+            self.record.reason = f"not retried ({condition}): the cluster has its limit of retries in flight"
+            return False
         self._tried.add(self.record.attempts[-1].endpoint.key)
         self._release()
         self.record.status = None
         self._next = lambda: self._back_off(wait)
+        return True
+
+    def _may_retry(self) -> bool:
+        state, cluster = self._state, self.record.cluster
+        if state is not None and cluster is not None:
+            self._retry_hold = state.hold_retry(cluster)
+            return self._retry_hold is not None
         return True
 
     def _back_off(self, wait: float) -> Step | None:
@@ -274,7 +301,7 @@ class Call:
         why = f"{failed.kind.value}: {endpoint}: {failed.detail}"
         if self.record.reason:
             why += f"; {self.record.reason}"
-        headers = (("x-envoy-overloaded", "true"),) if failed.kind is FailureKind.OVERFLOW else ()
+        headers = replies.OVERLOADED if failed.kind is FailureKind.OVERFLOW else ()
         body = replies.failure_body(failed, len(attempts) > 1)
         return self._respond(503, body, why, replies.FAILURE_FLAG[failed.kind], headers=headers)
 

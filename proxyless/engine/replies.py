@@ -15,6 +15,7 @@ DROPPED = b"drop overload"
 DROPPED_ALL = b"unconditional drop overload"
 
 _TEXT: Headers = (("content-type", "text/plain"),)
+OVERLOADED: Headers = (("x-envoy-overloaded", "true"),)
 _RESET_REASON = {
     FailureKind.CONNECT: "remote connection failure",
     FailureKind.RESET: "connection termination",

@@ -35,8 +35,6 @@ _POLICY: Mapping[str, str] = MappingProxyType(
         "loadBalancer.warmupDurationSecs": _ENVOY,
         "connectionPool.tcp.tcpKeepalive": _ENVOY,
         "connectionPool.tcp.maxConnectionDuration": _ENVOY,
-        "connectionPool.http.http2MaxRequests": "only Envoy and gRPC clients act on it",
-        "connectionPool.http.maxRetries": _ENVOY,
         "connectionPool.http.useClientProtocol": _ENVOY,
         "connectionPool.http.maxConcurrentStreams": _ENVOY,
         "outlierDetection": "library clients do not eject endpoints; Envoy and gRPC clients act on it",
@@ -48,12 +46,11 @@ _POLICY: Mapping[str, str] = MappingProxyType(
         "tls.insecureSkipVerify": "certificates are verified",
         "tunnel": "",
         "proxyProtocol": "",
-        "retryBudget": _ENVOY,
     }
 )
 
 # PortTrafficPolicy does not have these.
-_NOT_PER_PORT = frozenset({"proxyProtocol", "retryBudget", "tunnel"})
+_NOT_PER_PORT = frozenset({"proxyProtocol", "tunnel"})
 
 # By kind: field path without list indexes -> what happens instead (may be empty).
 NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(

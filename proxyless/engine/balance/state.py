@@ -16,20 +16,25 @@ Key = tuple[str, int]
 
 
 class Hold:
-    """One request in flight. ``release`` may be called again; it counts once."""
+    """One request, or one retry, in flight: a member of ``sets``. ``release`` may be called again; it counts once."""
 
-    __slots__ = ("_holders",)
+    __slots__ = ("_sets",)
 
-    def __init__(self, holders: "set[Hold]") -> None:
-        self._holders = holders
-        holders.add(self)
+    def __init__(self, *sets: "set[Hold]") -> None:
+        self._sets = sets
+        for one in sets:
+            one.add(self)
 
     def release(self) -> None:
-        self._holders.discard(self)
+        for one in self._sets:
+            one.discard(self)
+
+
+_UNCOUNTED = Hold()
 
 
 class ClusterState:
-    __slots__ = ("_holders", "_plan", "_rng", "_ticks", "last_used")
+    __slots__ = ("_holders", "_in_flight", "_plan", "_retries", "_rng", "_ticks", "last_used")
 
     def __init__(self, rng: random.Random, now: float) -> None:
         self._rng = rng
@@ -37,6 +42,9 @@ class ClusterState:
         # Sets of holds, not numbers: adding to a set is atomic, ``number += 1`` is not, and a hold cannot be released
         # twice.
         self._holders: dict[Key, set[Hold]] = {}
+        # Requests to any endpoint, of clusters that limit them, and retries decided on and not yet answered.
+        self._in_flight: set[Hold] = set()
+        self._retries: set[Hold] = set()
         self._ticks: dict[TickKey, Iterator[int]] = {}
         self.last_used = now
 
@@ -55,12 +63,28 @@ class ClusterState:
     def busy(self) -> bool:
         return any(list(self._holders.values()))
 
-    def hold(self, endpoint: Endpoint) -> Hold:
-        """Counts a request on an endpoint until the hold is released."""
+    def hold(self, endpoint: Endpoint, *, counted: bool = False) -> Hold:
+        """Counts a request on an endpoint, and if ``counted`` on the cluster, until the hold is released."""
         holders = self._holders.get(endpoint.key)
         if holders is None:
             holders = self._holders.setdefault(endpoint.key, set())
-        return Hold(holders)
+        return Hold(holders, self._in_flight) if counted else Hold(holders)
+
+    def full(self, cluster: Cluster) -> bool:
+        """Whether one more request would exceed max_requests. Like Envoy's, the limit may be passed by a race."""
+        return cluster.max_requests is not None and len(self._in_flight) >= cluster.max_requests
+
+    def hold_retry(self, cluster: Cluster) -> Hold | None:
+        """Counts a retry until the hold is released; None when max_retries or the retry budget has no room.
+
+        Envoy: from the decision to retry, so with its back-off, until the retry's response head.
+        """
+        limit = cluster.max_retries
+        if (budget := cluster.retry_budget) is not None:
+            limit = max(budget.minimum, int(len(self._in_flight) * budget.percent / 100))
+        if limit is None:
+            return _UNCOUNTED
+        return Hold(self._retries) if len(self._retries) < limit else None
 
     def pick(self, cluster: Cluster, avoid: AbstractSet[Key] = frozenset(), attempts: int = 0) -> Endpoint | None:
         """An endpoint, or None when none is usable.
