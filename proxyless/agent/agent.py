@@ -132,6 +132,9 @@ class Agent:
             ports=ports,
             labels=self._settings.labels,
             mutual_tls=mutual_tls,
+            region=self._settings.locality.region,
+            zone=self._settings.locality.zone,
+            sub_zone=self._settings.locality.sub_zone,
         )
         self._thread.call_soon(self._registration.add, workload)
 

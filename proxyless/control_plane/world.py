@@ -5,18 +5,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from proxyless.control_plane.resources.destination_rule import LocalityLoadBalancerSetting
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
-    """The part of Istio's MeshConfig that acts here. outbound_allow_any: False is REGISTRY_ONLY."""
+    """The part of Istio's MeshConfig that acts here. outbound_allow_any: False is REGISTRY_ONLY.
+    locality_lb: the mesh's localityLbSetting, None for the default (on, without rules).
+    """
 
     trust_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     cluster_domain: str = "cluster.local"
     outbound_allow_any: bool = True
+    locality_lb: LocalityLoadBalancerSetting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,4 +17,9 @@ def mesh_settings(resources: Mapping[Key, Resource[Any]], base: MeshSettings) ->
     policy = resource.spec.outbound_traffic_policy
     allow_any = policy is None or policy.mode is OutboundTrafficPolicyMode.ALLOW_ANY
     root_namespace = resource.spec.root_namespace or base.root_namespace
-    return replace(base, outbound_allow_any=allow_any, root_namespace=root_namespace)
+    return replace(
+        base,
+        outbound_allow_any=allow_any,
+        root_namespace=root_namespace,
+        locality_lb=resource.spec.locality_lb_setting,
+    )

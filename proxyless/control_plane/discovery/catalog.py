@@ -32,6 +32,8 @@ class Catalog:
         self._wildcards = [host for host in self._by_host if host.startswith("*")]
         self.virtual_services = VirtualServices(world, self._by_host)
         self.destination_rules = DestinationRules(world, self._by_host)
+        # Whether anything may differ with where a client runs.
+        self.locality_aware = self.destination_rules.by_locality or any(one.prefer_close for one in self.services)
         self._endpoints: dict[tuple[str, str, str, int], tuple[ServiceEndpoint, ...]] = {}
         self.sidecars = Sidecars(world)
         # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.

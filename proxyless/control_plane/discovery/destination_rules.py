@@ -6,7 +6,12 @@ from typing import Any
 
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
-from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec, Subset, TrafficPolicy
+from proxyless.control_plane.resources.destination_rule import (
+    DestinationRuleSpec,
+    PortTrafficPolicy,
+    Subset,
+    TrafficPolicy,
+)
 from proxyless.control_plane.resources.names import most_specific, qualify
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.world import World
@@ -52,6 +57,24 @@ class DestinationRules:
             rule = _Rule(resource, visibility(spec.export_to, resource.namespace))
             self._rules.setdefault(resource.namespace, {}).setdefault(host, []).append(rule)
 
+    @property
+    def by_locality(self) -> bool:
+        """Whether some rule makes it matter where a client runs: by localityLbSetting, or by outlier detection, which
+        switches failover between localities on.
+        """
+        policies = [
+            policy
+            for rules in self._rules.values()
+            for found in rules.values()
+            for rule in found
+            for policy in (rule.spec.traffic_policy, *(subset.traffic_policy for subset in rule.spec.subsets))
+            if policy is not None
+        ]
+        return any(
+            _about_localities(policy) or any(_about_localities(one) for one in policy.port_level_settings)
+            for policy in policies
+        )
+
     def of(
         self, host: str, service: Service | None, namespace: str, labels: Mapping[str, str]
     ) -> DestinationPolicy | None:
@@ -67,6 +90,11 @@ class DestinationRules:
             if (pattern := most_specific(usable, host)) is not None:
                 return _join(usable[pattern])
         return None
+
+
+def _about_localities(policy: TrafficPolicy | PortTrafficPolicy) -> bool:
+    balancer = policy.load_balancer
+    return policy.outlier_detection is not None or (balancer is not None and balancer.locality_lb_setting is not None)
 
 
 def _usable(rules: Iterable[_Rule], place: str, namespace: str, labels: Mapping[str, str]) -> list[_Rule]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from proxyless.control_plane.discovery.localities import locality_of, parse_locality
 from proxyless.control_plane.discovery.service import (
     Kind,
     Resolution,
@@ -115,7 +116,7 @@ class EndpointSources:
                 workload=workload_name(workload),
                 id=workload.id,
                 health=Health.DRAINING if workload.state is WorkloadState.DRAINING else Health.HEALTHY,
-                locality=Locality(workload.region, workload.zone, workload.sub_zone),
+                locality=locality_of(labels, Locality(workload.region, workload.zone, workload.sub_zone)),
                 identity=self._identity(workload.namespace, workload.service_account),
                 mutual_tls=workload.mutual_tls,
             )
@@ -155,8 +156,6 @@ class EndpointSources:
             number = entry.ports.get(port.target)
         if number is None:
             number = port.target if isinstance(port.target, int) else port.number
-        region, _, rest = entry.locality.partition("/")
-        zone, _, sub_zone = rest.partition("/")
         yield ServiceEndpoint(
             address=entry.address,
             port=number,
@@ -164,7 +163,7 @@ class EndpointSources:
             namespace=namespace,
             workload=name,
             weight=entry.weight or 1,
-            locality=Locality(region, zone, sub_zone),
+            locality=locality_of(labels, parse_locality(entry.locality)),
             identity=self._identity(namespace, entry.service_account) if entry.service_account else None,
             mutual_tls=labels.get(TLS_MODE_LABEL) == "istio",
         )

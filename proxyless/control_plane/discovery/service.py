@@ -42,6 +42,7 @@ class Service:
     selector: labels of its workloads; None selects none. external_name: the DNS name that a Service of type
     ExternalName stands for. addresses: virtual IP addresses and CIDRs of a ServiceEntry.
     resource_name: the metadata.name of what declared it. origin: for people.
+    prefer_close: clients use the endpoints nearest to them first (Kubernetes' trafficDistribution).
     """
 
     host: str
@@ -58,6 +59,7 @@ class Service:
     addresses: tuple[str, ...] = ()
     origin: str = ""
     resource_name: str = ""
+    prefer_close: bool = False
 
     def port(self, number: int) -> ServicePort | None:
         return next((port for port in self.ports if port.number == number), None)

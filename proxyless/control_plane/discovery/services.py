@@ -15,6 +15,9 @@ from proxyless.control_plane.world import World
 # Every implied service can be dialled without a port in the URL.
 _IMPLIED_PORT = 80
 
+# Values of a Service's trafficDistribution, the older name first; Istio takes both for the same.
+_CLOSE = ("PreferClose", "PreferSameZone")
+
 _RESOLUTIONS = {
     istio.Resolution.NONE: Resolution.PASSTHROUGH,
     istio.Resolution.STATIC: Resolution.ENDPOINTS,
@@ -58,6 +61,7 @@ def _from_service(resource: Resource[Any], cluster_domain: str) -> Service:
         visibility=visibility(resource.annotations.get(EXPORT_TO_ANNOTATION, "").split(","), resource.namespace),
         resolution=Resolution.DNS if external_name else Resolution.ENDPOINTS,
         external=bool(external_name),
+        prefer_close=spec.traffic_distribution in _CLOSE,
         selector=dict(spec.selector) or None,
         external_name=canonical(external_name),
         origin=str(resource.key),

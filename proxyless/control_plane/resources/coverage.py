@@ -30,7 +30,6 @@ _NOT_SENT = "calls are answered with 503 rather than sent with less security"
 _POLICY: Mapping[str, str] = MappingProxyType(
     {
         "loadBalancer.consistentHash": "library clients balance by least request; Envoy and gRPC clients act on it",
-        "loadBalancer.localityLbSetting": "endpoints of all localities are used alike",
         "loadBalancer.warmup": _ENVOY,
         "loadBalancer.warmupDurationSecs": _ENVOY,
         "connectionPool.tcp.tcpKeepalive": _ENVOY,
@@ -93,7 +92,7 @@ NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "spec.publishNotReadyAddresses": "endpoints that are not ready are not used",
             "spec.sessionAffinity": "",
             "spec.sessionAffinityConfig": "",
-            "spec.trafficDistribution": "endpoints of all localities are used alike",
+            "spec.trafficDistribution": "only PreferClose and PreferSameZone act",
         },
         "EndpointSlice": {
             "endpoints.deprecatedTopology": "use zone",
@@ -111,12 +110,18 @@ _HARMLESS: Mapping[str, frozenset[object]] = MappingProxyType(
         "spec.publishNotReadyAddresses": frozenset({False}),
         "spec.sessionAffinity": frozenset({"None"}),
         "spec.internalTrafficPolicy": frozenset({"Cluster"}),
+        "spec.trafficDistribution": frozenset({"PreferClose", "PreferSameZone"}),
     }
 )
 
 # Fields of MeshConfig that act; every other one is reported.
 _MESH_CONFIG = frozenset(
-    {"data.mesh.outboundTrafficPolicy", "data.mesh.outboundTrafficPolicy.mode", "data.mesh.rootNamespace"}
+    {
+        "data.mesh.localityLbSetting",
+        "data.mesh.outboundTrafficPolicy",
+        "data.mesh.outboundTrafficPolicy.mode",
+        "data.mesh.rootNamespace",
+    }
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from proxyless.control_plane.resources.base import Spec, Text
+from proxyless.control_plane.resources.destination_rule import LocalityLoadBalancerSetting
 
 
 class OutboundTrafficPolicyMode(StrEnum):
@@ -26,6 +27,7 @@ class MeshConfigSpec(Spec):
     root_namespace: None is the control plane's own default, ``istio-system``.
     """
 
+    locality_lb_setting: LocalityLoadBalancerSetting | None = None
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
     root_namespace: Text | None = None
     trust_domain: Text | None = None
@@ -62,7 +64,6 @@ class MeshConfigSpec(Spec):
     ingress_controller_mode: Any = None
     ingress_selector: Any = None
     ingress_service: Any = None
-    locality_lb_setting: Any = None
     mesh_mtls: Any = Field(default=None, alias="meshMTLS")
     outbound_cluster_stat_name: Any = None
     path_normalization: Any = None

@@ -2,14 +2,17 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from proxyless.control_plane.discovery.localities import locality_of
 from proxyless.control_plane.translate.sidecar_ports import SidecarPorts
+from proxyless.model.cluster import Locality
 
 _MAX_LABELS = 256
 _MAX_TEXT = 253
 _MAX_VERSION = 64
+_NOWHERE = Locality()
 
 
 class ClientKind(enum.Enum):
@@ -24,12 +27,14 @@ class ClientKind(enum.Enum):
 class Scope:
     """The part of a client that resources depend on, and so a part of every cache key.
 
-    labels: sorted pairs, so that equal scopes are equal keys.
+    labels: sorted pairs, so that equal scopes are equal keys. locality: set only where it matters (clusters and
+    endpoints of a mesh that has rules about localities), so that clients of all places share the rest.
     """
 
     kind: ClientKind
     namespace: str
     labels: tuple[tuple[str, str], ...] = ()
+    locality: Locality = _NOWHERE
 
     @property
     def label_map(self) -> dict[str, str]:
@@ -51,12 +56,17 @@ class Client:
     namespace: str = "default"
     service_account: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    locality: Locality = _NOWHERE
     ports: SidecarPorts = _NO_PORTS
     version: str = ""
 
     @property
     def scope(self) -> Scope:
         return Scope(self.kind, self.namespace, tuple(sorted(self.labels.items())))
+
+    @property
+    def local_scope(self) -> Scope:
+        return replace(self.scope, locality=self.locality)
 
     @classmethod
     def from_node(cls, node: Any) -> "Client":
@@ -82,12 +92,15 @@ class Client:
         # As for registered workloads: the service is the label ``app`` unless a label says otherwise.
         if service := text("SERVICE"):
             labels.setdefault("app", service)
+        place = node.locality
+        told = Locality(place.region[:_MAX_TEXT], place.zone[:_MAX_TEXT], place.sub_zone[:_MAX_TEXT])
         return cls(
             kind=_kind(node.user_agent_name),
             node_id=node.id[:1024],
             namespace=text("NAMESPACE") or "default",
             service_account=text("SERVICE_ACCOUNT"),
             labels=labels,
+            locality=locality_of(labels, told),
             ports=SidecarPorts.from_metadata(metadata),
             version=_version(node),
         )

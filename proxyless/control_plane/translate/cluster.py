@@ -29,6 +29,7 @@ from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.ingress_listeners import ingress_cluster
 from proxyless.control_plane.translate.listener import ads
 from proxyless.control_plane.translate.load_balancing import apply_load_balancer
+from proxyless.control_plane.translate.locality_lb import locality_policy
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, config_path, struct
 from proxyless.control_plane.translate.sidecar import sidecar_cluster
 from proxyless.control_plane.translate.sidecar_ports import inbound_cluster_port
@@ -100,6 +101,10 @@ def _fill(result: cluster_pb2.Cluster, build: ClusterBuild) -> str | None:
         apply_load_balancer(result, balancer, scope.kind, notes)
     apply_connection_pool(result, effective.connection_pool, effective.retry_budget, scope.kind)
     apply_outlier_detection(result, effective.outlier_detection)
+    locality = locality_policy(build.catalog.settings, service, effective)
+    # gRPC and our own clients always heed them.
+    if scope.kind is ClientKind.ENVOY and locality is not None and locality.weighted:
+        result.common_lb_config.locality_weighted_lb_config.SetInParent()
     options = http_options(
         effective.connection_pool,
         http2=build.port.protocol.is_http2,
@@ -140,7 +145,7 @@ def _apply_dns(result: cluster_pb2.Cluster, build: ClusterBuild) -> None:
     if one_at_a_time and not found:
         _apply_eds(result, scope)
         return
-    result.load_assignment.CopyFrom(assignment(build.catalog, scope, result.name, found))
+    result.load_assignment.CopyFrom(assignment(build.catalog, scope, name, found))
     if scope.kind is not ClientKind.ENVOY:
         result.type = _Cluster.LOGICAL_DNS if one_at_a_time else _Cluster.STRICT_DNS
         return

@@ -13,9 +13,10 @@ from proxyless.control_plane.translate import tls
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import ClusterName
 from proxyless.control_plane.translate.generated import Notes
+from proxyless.control_plane.translate.locality_lb import arrange, by_locality, locality_policy
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, TRANSPORT_SOCKET_MATCH, struct
 from proxyless.control_plane.translate.traffic_policy import cluster_policy
-from proxyless.model.cluster import Health, Locality
+from proxyless.model.cluster import Health
 from proxyless.model.inbound import MutualTls
 
 _HEALTH = {
@@ -46,7 +47,7 @@ def load_assignment(
         if len(usable) < len(found):
             notes.add(f"{resource_name}: endpoints whose address is not an IP address left out")
         found = usable
-    return assignment(catalog, scope, resource_name, found)
+    return assignment(catalog, scope, name, found)
 
 
 def members(catalog: Catalog, scope: Scope, name: ClusterName) -> list[ServiceEndpoint] | None:
@@ -73,20 +74,23 @@ def serves_mutual_tls(catalog: Catalog, endpoint: ServiceEndpoint) -> bool:
 
 
 def assignment(
-    catalog: Catalog, scope: Scope, name: str, endpoints: Iterable[ServiceEndpoint]
+    catalog: Catalog, scope: Scope, name: ClusterName, endpoints: Iterable[ServiceEndpoint]
 ) -> endpoint_pb2.ClusterLoadAssignment:
-    groups: dict[Locality, list[ServiceEndpoint]] = {}
-    for endpoint in endpoints:
-        groups.setdefault(endpoint.locality, []).append(endpoint)
-    result = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
-    for locality in sorted(groups, key=lambda one: (one.region, one.zone, one.sub_zone)):
-        group = groups[locality]
+    groups = by_locality(endpoints)
+    service = catalog.service(name.host, scope.namespace) if catalog.locality_aware else None
+    if service is not None:
+        policy = locality_policy(catalog.settings, service, cluster_policy(catalog, scope, name, service).effective)
+        if policy is not None:
+            groups = arrange(groups, policy, scope.locality, scope.label_map)
+    result = endpoint_pb2.ClusterLoadAssignment(cluster_name=str(name))
+    for group in groups:
+        place = group.locality
         result.endpoints.append(
             endpoint_components_pb2.LocalityLbEndpoints(
-                locality=base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.sub_zone),
-                lb_endpoints=[_lb_endpoint(catalog, scope, endpoint) for endpoint in group],
-                # gRPC ignores a locality without a weight.
-                load_balancing_weight=UInt32Value(value=sum(endpoint.weight for endpoint in group)),
+                locality=base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone),
+                lb_endpoints=[_lb_endpoint(catalog, scope, endpoint) for endpoint in group.endpoints],
+                load_balancing_weight=UInt32Value(value=group.weight),
+                priority=group.priority,
             )
         )
     return result

@@ -18,8 +18,6 @@ def apply_load_balancer(
 ) -> None:
     """Least request unless asked otherwise, as Istio's sidecars; gRPC takes only round robin and ring hash."""
     asked = asked or LoadBalancerSettings()
-    if asked.locality_lb_setting is not None:
-        notes.add("loadBalancer.localityLbSetting is not applied: endpoints of all localities are used alike")
     if asked.consistent_hash is not None:
         _apply_hash(cluster, asked.consistent_hash, kind, notes)
         return

@@ -59,6 +59,8 @@ _GENERATORS: dict[str, _Generator] = {
     type_urls.CLUSTER: cluster,
     type_urls.ENDPOINT: load_assignment,
 }
+# What can differ with where the client runs.
+_BY_LOCALITY = (type_urls.CLUSTER, type_urls.ENDPOINT)
 # A subscription to everything (xDS protocol, "How the client specifies what resources to return").
 WILDCARD = "*"
 # A stream may ask for any name; what is remembered of the answers is bounded.
@@ -97,6 +99,8 @@ class Translator:
                 seen = self._seen_by(scope)
                 everything = (*client.ports.listeners, *egress_names(seen), *ingress_names(seen))
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
+        if type_url in _BY_LOCALITY and self.catalog.locality_aware:
+            scope = client.local_scope
         found: dict[str, GeneratedResource] = {}
         for name in asked:
             resource = self._resource(generate, type_url, scope, name)
