@@ -10,6 +10,7 @@ from dataclasses import replace
 from proxyless.engine import fault, hygiene, mutations, replies, retry, rewrite
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
 from proxyless.engine.decision import Decision
+from proxyless.engine.hashing import NO_HASH, RequestHash, request_hash
 from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Flag, Outcome, Respond, Step
@@ -26,6 +27,10 @@ class Call:
 
     deadline: monotonic seconds before which the response's body must have ended, None for no limit.
     """
+
+    # Few calls have these.
+    _hash: RequestHash | None = None
+    _retry_hold: Hold | None = None
 
     def __init__(
         self,
@@ -47,7 +52,6 @@ class Call:
         self._fault = fault.applicable(request, *decision.faults)
         self._state: ClusterState | None = None
         self._hold: Hold | None = None
-        self._retry_hold: Hold | None = None
         self._head: tuple[Headers, str, str] | None = None
         self._retry: RetryPolicy | None = None
         self._tried: set[tuple[str, int]] = set()
@@ -87,6 +91,8 @@ class Call:
 
     def response_headers(self, headers: Headers) -> Headers:
         """The response's headers with the mutations of the split's leg, the route and the virtual host applied."""
+        if self._hash is not None and self._hash.set_cookie:
+            headers = [*headers, ("set-cookie", self._hash.set_cookie)]
         return mutations.apply_all(self._decision.response_mutations, headers)
 
     def finish(self) -> None:
@@ -218,15 +224,30 @@ class Call:
         state = self._state
         if state is None:
             state = self._state = self._states.get(cluster.name, now)
+        value = self._hash_value() if cluster.hashing is not None else None
         policy = self._retry
         if self._tried and policy is not None and policy.retry_other_host:
-            endpoint = state.pick(cluster, self._tried, policy.host_selection_attempts)
+            endpoint = state.pick(cluster, self._tried, policy.host_selection_attempts, value)
         else:
-            endpoint = state.pick(cluster)
+            endpoint = state.pick(cluster, value=value)
         if endpoint is not None and not state.full(cluster):
             counted = cluster.max_requests is not None or cluster.retry_budget is not None
             self._hold = state.hold(endpoint, counted=counted)
         return endpoint
+
+    def _hash_value(self) -> int | None:
+        """The hash of the request as it is sent, the same for all attempts."""
+        if self._hash is None:
+            self._hash = NO_HASH
+            route = self._decision.route
+            if route is not None and isinstance(route.action, Forward) and route.action.hash_policies:
+                headers, path, authority = self._head = self._head or self._build_head()
+                sent = replace(self._request, headers=headers, path=path, authority=authority)
+                self._hash = request_hash(route.action.hash_policies, sent, self._new_cookie)
+        return self._hash.value
+
+    def _new_cookie(self) -> str:
+        return f"{self._rng.getrandbits(64):016x}"
 
     def _overflow(self, cluster: Cluster) -> Respond:
         failed = Failed(FailureKind.OVERFLOW, f"max_requests {cluster.max_requests} in flight")

@@ -14,6 +14,8 @@ class LoadBalancer(enum.Enum):
     ROUND_ROBIN = "ROUND_ROBIN"
     LEAST_REQUEST = "LEAST_REQUEST"
     RANDOM = "RANDOM"
+    RING_HASH = "RING_HASH"
+    MAGLEV = "MAGLEV"
 
 
 class Health(enum.Enum):
@@ -95,6 +97,19 @@ class DropOverload:
 
 
 @dataclass(frozen=True, slots=True)
+class Hashing:
+    """How RING_HASH and MAGLEV make their tables (Envoy's RingHashLbConfig, MaglevLbConfig; gRFC A42).
+
+    table_size: Maglev's, a prime. use_hostname: an endpoint is hashed by its hostname, not by its address.
+    """
+
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = 65_536
+    table_size: int = 65_537
+    use_hostname: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RetryBudget:
     """Retries in flight, as a share of a cluster's requests in flight (Envoy's CircuitBreakers.RetryBudget).
 
@@ -115,8 +130,8 @@ class ClusterKind(enum.Enum):
 class Cluster:
     """A group of endpoints that serve the same thing, with how to reach them.
 
-    connect_timeout: seconds (Istio's default 10). max_requests_per_connection: 0 for no limit. idle_timeout: seconds
-    that an unused connection is kept, None for 1 hour (Envoy's default).
+    hashing: set with RING_HASH and MAGLEV. connect_timeout: seconds (Istio's default 10). max_requests_per_connection:
+    0 for no limit. idle_timeout: seconds that an unused connection is kept, None for 1 hour (Envoy's default).
     max_connections, max_pending_requests, max_requests, max_retries: what one process may have open or in flight to
     the cluster (Envoy's circuit_breakers, priority DEFAULT), None for no limit; retry_budget replaces max_retries.
     service, service_namespace: for Istio's ``destination_service*`` labels, from the metadata the control plane sends.
@@ -126,6 +141,7 @@ class Cluster:
     name: str
     kind: ClusterKind = ClusterKind.ENDPOINTS
     load_balancer: LoadBalancer = LoadBalancer.ROUND_ROBIN
+    hashing: Hashing | None = None
     localities: tuple[LocalityEndpoints, ...] = ()
     drops: tuple[DropOverload, ...] = ()
     protocol: Protocol = Protocol.HTTP1

@@ -104,6 +104,38 @@ class RegexRewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class HashHeader:
+    """Hash a request header's values. terminal: no further policy once there is a hash."""
+
+    name: str  # lower case
+    rewrite: RegexRewrite | None = None
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HashCookie:
+    """Hash a cookie. ttl: seconds; with one a missing cookie is made and set on the response, 0 for a session's."""
+
+    name: str
+    ttl: float | None = None
+    path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HashQuery:
+    """Hash the first value of a query parameter, as it was sent."""
+
+    name: str
+    terminal: bool = False
+
+
+# Envoy's route.v3.RouteAction.HashPolicy.
+HashPolicy = HashHeader | HashCookie | HashQuery
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """Send to one of ``clusters``.
 
@@ -120,6 +152,8 @@ class Forward:
     auto_host_rewrite: bool = False  # to the endpoint's hostname
     # Envoy's cluster_not_found_response_code; Istio sets 500 for a Gateway API backend that does not exist.
     cluster_not_found_status: int = 503
+    # In order; they count for clusters that balance by hash.
+    hash_policies: tuple[HashPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

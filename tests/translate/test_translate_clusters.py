@@ -64,6 +64,9 @@ def test_a_plain_cluster() -> None:
         ("loadBalancer: {simple: RANDOM}", Cluster.RANDOM, Cluster.ROUND_ROBIN),
         ("loadBalancer: {consistentHash: {useSourceIp: true}}", Cluster.LEAST_REQUEST, Cluster.RING_HASH),
         ("loadBalancer: {consistentHash: {useSourceIp: true, maglev: {}}}", Cluster.LEAST_REQUEST, Cluster.RING_HASH),
+        ("loadBalancer: {consistentHash: {httpHeaderName: x}}", Cluster.RING_HASH, Cluster.RING_HASH),
+        ("loadBalancer: {consistentHash: {httpHeaderName: x, maglev: {}}}", Cluster.MAGLEV, Cluster.RING_HASH),
+        ("loadBalancer: {consistentHash: {httpQueryParameterName: x}}", Cluster.RING_HASH, Cluster.RING_HASH),
     ],
 )
 def test_load_balancers(asked: str, library: int, grpc: int) -> None:
@@ -72,8 +75,8 @@ def test_load_balancers(asked: str, library: int, grpc: int) -> None:
     assert cluster(translator, NAME, GRPC).lb_policy == grpc
     differs = asked and "ROUND_ROBIN" not in asked and grpc != Cluster.RING_HASH
     said = [one for one in notes(translator, GRPC, type_urls.CLUSTER, NAME) if one.startswith("loadBalancer")]
-    assert bool(said) is bool(differs or "maglev" in asked)
-    assert bool(notes(translator, LIBRARY, type_urls.CLUSTER, NAME)) is ("consistentHash" in asked)
+    assert bool(said) is bool(differs or "maglev" in asked or ("consistentHash" in asked and "httpHeader" not in asked))
+    assert bool(notes(translator, LIBRARY, type_urls.CLUSTER, NAME)) is ("useSourceIp" in asked)
 
 
 def test_ring_sizes() -> None:

@@ -443,8 +443,8 @@ def test_consistent_hashing_puts_its_key_in_the_route_and_keeps_to_its_host() ->
     assert [one.header.header_name for one in envoy.route.hash_policy] == ["x-user"]
     assert not envoy.route.retry_policy.retry_host_predicate
     (library,) = routes(found, TARGET, LIBRARY)
-    assert not library.route.hash_policy
-    assert library.route.retry_policy.retry_host_predicate
+    assert library.route.hash_policy == envoy.route.hash_policy
+    assert not library.route.retry_policy.retry_host_predicate
 
 
 def test_a_client_is_read_from_its_node_whatever_that_says() -> None:

@@ -57,8 +57,16 @@ def lb(address: str = "10.0.0.1", port: int = 80, rest: str = "") -> str:
         ("", LoadBalancer.ROUND_ROBIN, False),
         ("lb_policy: LEAST_REQUEST", LoadBalancer.LEAST_REQUEST, False),
         ("lb_policy: RANDOM", LoadBalancer.RANDOM, False),
-        ("lb_policy: RING_HASH", LoadBalancer.ROUND_ROBIN, True),
-        ("lb_policy: MAGLEV", LoadBalancer.ROUND_ROBIN, True),
+        ("lb_policy: RING_HASH", LoadBalancer.RING_HASH, False),
+        ("lb_policy: MAGLEV", LoadBalancer.MAGLEV, False),
+        ("lb_policy: RING_HASH ring_hash_lb_config { hash_function: MURMUR_HASH_2 }", LoadBalancer.RING_HASH, True),
+        ("lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 100000 } }", LoadBalancer.RING_HASH, True),
+        ("lb_policy: MAGLEV maglev_lb_config { table_size { value: 5000011 } }", LoadBalancer.MAGLEV, True),
+        (
+            "lb_policy: MAGLEV common_lb_config { consistent_hashing_lb_config { hash_balance_factor { value: 150 } } }",
+            LoadBalancer.MAGLEV,
+            True,
+        ),
         ("lb_policy: 77", LoadBalancer.ROUND_ROBIN, True),
         ("load_balancing_policy {}", LoadBalancer.ROUND_ROBIN, True),
     ],
@@ -73,7 +81,7 @@ def test_the_first_known_policy_wins_inside_its_wrapper_too() -> None:
     prefix = "type.googleapis.com/envoy.extensions.load_balancing_policies"
     policy = 'policies { typed_extension_config { name: "x" typed_config { type_url: "%s" } } }'
     least = policy % f"{prefix}.least_request.v3.LeastRequest"
-    unknown = policy % f"{prefix}.maglev.v3.Maglev"
+    unknown = policy % f"{prefix}.subset.v3.Subset"
     found = compiled(f"load_balancing_policy {{ {unknown} {least} }} lb_policy: RANDOM")
     assert found.cluster.load_balancer is LoadBalancer.LEAST_REQUEST
     wrapped = cluster_pb2.LoadBalancingPolicy()
@@ -222,6 +230,12 @@ def test_limits_are_those_of_the_default_priority(
             "circuit_breakers { thresholds { retry_budget { budget_percent { value: 101 } } } }",
             "from 0 to 100, not 101",
         ),
+        ("lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 9000000 } }", "ring sizes must be"),
+        (
+            "lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 9 } maximum_ring_size { value: 8 } }",
+            "ring sizes must be",
+        ),
+        ("lb_policy: MAGLEV maglev_lb_config { table_size { value: 100 } }", "must be a prime"),
         ('cluster_type { name: "envoy.clusters.aggregate" }', "cluster_type envoy.clusters.aggregate is not supported"),
         ("type: 99", "type 99 is not supported"),
         ('eds_cluster_config { eds_config { path: "/x" } }', "eds_config is path: only ads and self"),

@@ -356,12 +356,13 @@ def test_header_values_with_commands_are_reported_and_empty_ones_dropped() -> No
 
 def test_what_is_not_acted_on_is_reported() -> None:
     compiled = configuration(
-        'routes { name: "n" match { prefix: "/" } route { cluster: "c" hash_policy { terminal: true } '
+        'routes { name: "n" match { prefix: "/" } route { cluster: "c" '
+        "hash_policy { connection_properties { source_ip: true } } "
         'request_mirror_policies { cluster: "m" } rate_limits {} } }',
         "virtual_clusters {} rate_limits {}",
     )
     assert compiled.clusters == {"c"}
-    for field in ("hash_policy", "request_mirror_policies", "rate_limits"):
+    for field in ("hash_policy[0].connection_properties", "request_mirror_policies", "rate_limits"):
         assert f"virtual_hosts[v].routes[n].route.{field}" in compiled.ignored
     assert "virtual_hosts[v].virtual_clusters" in compiled.ignored
 

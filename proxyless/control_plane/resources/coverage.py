@@ -29,7 +29,7 @@ _L4 = "only Envoy clients act on it, in tunnels and on the egress listeners of t
 _NOT_SENT = "calls are answered with 503 rather than sent with less security"
 _POLICY: Mapping[str, str] = MappingProxyType(
     {
-        "loadBalancer.consistentHash": "library clients balance by least request; Envoy and gRPC clients act on it",
+        "loadBalancer.consistentHash.useSourceIp": "library clients have no source address; Envoy clients act on it",
         "loadBalancer.warmup": _ENVOY,
         "loadBalancer.warmupDurationSecs": _ENVOY,
         "connectionPool.tcp.tcpKeepalive": _ENVOY,

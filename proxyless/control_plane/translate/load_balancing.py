@@ -54,10 +54,15 @@ def apply_load_balancer(
 
 
 def _apply_hash(cluster: cluster_pb2.Cluster, asked: ConsistentHashLB, kind: ClientKind, notes: Notes) -> None:
-    if kind is ClientKind.PROXYLESS:
-        notes.add("loadBalancer.consistentHash left out, proxyless clients balance by least request instead")
+    if kind is ClientKind.PROXYLESS and asked.use_source_ip:
+        # It is the caller: there is no connection whose address could be hashed.
+        notes.add(
+            "loadBalancer.consistentHash.useSourceIp left out, proxyless clients balance by least request instead"
+        )
         cluster.lb_policy = _Cluster.LEAST_REQUEST
         return
+    if kind is ClientKind.GRPC and not asked.http_header_name:
+        notes.add("loadBalancer.consistentHash: gRPC clients hash headers only, others balance at random")
     if asked.maglev is not None:
         if kind is ClientKind.GRPC:
             notes.add("loadBalancer.consistentHash.maglev: gRPC refuses it, sent as ringHash")
@@ -73,9 +78,11 @@ def _apply_hash(cluster: cluster_pb2.Cluster, asked: ConsistentHashLB, kind: Cli
 
 def hash_policy(asked: LoadBalancerSettings | None, kind: ClientKind) -> rc.RouteAction.HashPolicy | None:
     """What a route must hash for a cluster with this balancer; None when it does not balance by hash."""
-    if asked is None or asked.consistent_hash is None or kind is ClientKind.PROXYLESS:
+    if asked is None or asked.consistent_hash is None:
         return None
     key = asked.consistent_hash
+    if kind is ClientKind.PROXYLESS and key.use_source_ip:
+        return None
     policy = rc.RouteAction.HashPolicy()
     if key.http_header_name:
         policy.header.header_name = key.http_header_name
@@ -84,6 +91,8 @@ def hash_policy(asked: LoadBalancerSettings | None, kind: ClientKind) -> rc.Rout
         policy.cookie.path = key.http_cookie.path
         if key.http_cookie.ttl is not None:
             policy.cookie.ttl.CopyFrom(duration(key.http_cookie.ttl))
+        for attribute in key.http_cookie.attributes:
+            policy.cookie.attributes.add(name=attribute.name, value=attribute.value)
     elif key.use_source_ip:
         policy.connection_properties.source_ip = True
     elif key.http_query_parameter_name:

@@ -3,15 +3,19 @@
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import accumulate
 
+from proxyless.engine.balance.hash_table import HashTable, TableKey, table_key
 from proxyless.engine.balance.hosts import Active, Hosts, Stride
 from proxyless.engine.balance.priority import OVERPROVISIONING_PERCENT, Availability, share_load
-from proxyless.model.cluster import Cluster, Endpoint, Health, Locality, LocalityEndpoints
+from proxyless.model.cluster import Cluster, Endpoint, Hashing, Health, LoadBalancer, Locality, LocalityEndpoints
 
 # A rotation's place, by what it rotates over, so that a new plan goes on where the old one was.
 TickKey = tuple[int, Health, Locality | None]
 Ticks = Callable[[TickKey], Iterator[int]]
+# Builds a table, or has it from before.
+Tables = Callable[[TableKey], HashTable]
 
 
 class Group:
@@ -47,41 +51,76 @@ class Group:
         return tuple(endpoint for hosts in self._sets for endpoint in hosts.endpoints)
 
 
+class HashGroup:
+    """The endpoints of one priority that share a health, picked by hash."""
+
+    __slots__ = ("_table", "endpoints")
+
+    def __init__(self, cluster: Cluster, health: Health, groups: list[LocalityEndpoints], tables: Tables) -> None:
+        # Weights of localities that only sum up their endpoints' change nothing, and could only round.
+        flat = all(group.weight in (0, sum(max(1, e.weight) for e in group.endpoints)) for group in groups)
+        usable = [
+            replace(group, endpoints=tuple(endpoint for endpoint in group.endpoints if endpoint.health is health))
+            for group in groups
+        ]
+        usable = [group for group in usable if group.endpoints]
+        key, self.endpoints = table_key(cluster.load_balancer, cluster.hashing or Hashing(), usable, flat=flat)
+        self._table = tables(key)
+
+    def pick(self, value: int, attempt: int) -> Endpoint:
+        return self.endpoints[self._table.pick(value, attempt)]
+
+
 _BETWEEN = Locality(region="\0between localities")
 
 
 class Plan:
     """Immutable; built when a cluster is first used and when a snapshot brings another one of its name."""
 
-    __slots__ = ("_bounds", "_groups", "cluster", "usable")
+    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "usable")
 
-    def __init__(self, cluster: Cluster, ticks: Ticks) -> None:
+    def __init__(self, cluster: Cluster, ticks: Ticks, tables: Tables) -> None:
         self.cluster = cluster
         priorities: dict[int, list[LocalityEndpoints]] = {}
         for group in cluster.localities:
             priorities.setdefault(group.priority, []).append(group)
         levels = sorted(priorities)
         load = share_load([_availability(priorities[level]) for level in levels])
-        groups: list[tuple[int, Group]] = []
+        by_hash = cluster.load_balancer in (LoadBalancer.RING_HASH, LoadBalancer.MAGLEV)
+        plain: list[Group] = []
+        hashed: list[HashGroup] = []
+        shares: list[int] = []
         if load is not None:
             for health, percents in ((Health.HEALTHY, load.healthy), (Health.DEGRADED, load.degraded)):
                 for level, percent in zip(levels, percents, strict=True):
-                    if percent:
-                        groups.append((percent, Group(level, health, priorities[level], ticks)))
-        self._groups = tuple(group for _, group in groups)
-        self._bounds = tuple(accumulate(percent for percent, _ in groups))
+                    if not percent:
+                        continue
+                    shares.append(percent)
+                    if by_hash:
+                        hashed.append(HashGroup(cluster, health, priorities[level], tables))
+                    else:
+                        plain.append(Group(level, health, priorities[level], ticks))
+        self._groups = tuple(plain)
+        self._hashed = tuple(hashed)
+        self._bounds = tuple(accumulate(shares))
         # What a retry may fall back to: every endpoint that is not excluded, those with load first.
-        loaded = [endpoint for group in self._groups for endpoint in group.endpoints]
+        loaded = [endpoint for group in plain for endpoint in group.endpoints]
+        loaded += [endpoint for group in hashed for endpoint in group.endpoints]
         chosen = {endpoint.key for endpoint in loaded}
         spare = [e for e in cluster.endpoints if e.key not in chosen and e.health in _USABLE]
         self.usable = (*loaded, *spare)
 
-    def pick(self, rng: random.Random, active: Active) -> Endpoint | None:
+    def pick(self, rng: random.Random, active: Active, value: int | None = None, attempt: int = 0) -> Endpoint | None:
+        """value, attempt: the request's hash and how often it was asked before, for clusters that balance by hash."""
         groups = self._groups
         if not groups:
-            return None
+            return self._by_hash(rng.getrandbits(64) if value is None else value, attempt) if self._hashed else None
         group = groups[0] if len(groups) == 1 else groups[bisect_right(self._bounds, int(rng.random() * 100))]
         return group.pick(self.cluster, rng, active)
+
+    def _by_hash(self, value: int, attempt: int) -> Endpoint:
+        # Envoy: the hash chooses the priority too, so that it stays with its endpoint while loads are shared.
+        return self._hashed[bisect_right(self._bounds, value % 100)].pick(value, attempt)
 
 
 _USABLE = (Health.HEALTHY, Health.DEGRADED)

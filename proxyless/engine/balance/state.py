@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
+from proxyless.engine.balance.hash_table import HashTable, TableKey
 from proxyless.engine.balance.plan import Plan, TickKey
 from proxyless.model.cluster import Cluster, Endpoint
 
@@ -31,10 +32,12 @@ class Hold:
 
 
 _UNCOUNTED = Hold()
+# Hash tables that a cluster keeps: of its priorities, and of the endpoints it had before.
+_TABLES = 8
 
 
 class ClusterState:
-    __slots__ = ("_holders", "_in_flight", "_plan", "_retries", "_rng", "_ticks", "last_used")
+    __slots__ = ("_holders", "_in_flight", "_plan", "_retries", "_rng", "_tables", "_ticks", "last_used")
 
     def __init__(self, rng: random.Random, now: float) -> None:
         self._rng = rng
@@ -45,13 +48,14 @@ class ClusterState:
         # Requests to any endpoint, of clusters that limit them, and retries decided on and not yet answered.
         self._in_flight: set[Hold] = set()
         self._retries: set[Hold] = set()
+        self._tables: dict[TableKey, HashTable] = {}
         self._ticks: dict[TickKey, Iterator[int]] = {}
         self.last_used = now
 
     def plan(self, cluster: Cluster) -> Plan:
         plan = self._plan
         if plan is None or plan.cluster is not cluster:
-            plan = self._plan = Plan(cluster, self._rotation)
+            plan = self._plan = Plan(cluster, self._rotation, self._table)
             self._forget_gone(cluster)
         return plan
 
@@ -86,19 +90,26 @@ class ClusterState:
             return _UNCOUNTED
         return Hold(self._retries) if len(self._retries) < limit else None
 
-    def pick(self, cluster: Cluster, avoid: AbstractSet[Key] = frozenset(), attempts: int = 0) -> Endpoint | None:
+    def pick(
+        self,
+        cluster: Cluster,
+        avoid: AbstractSet[Key] = frozenset(),
+        attempts: int = 0,
+        value: int | None = None,
+    ) -> Endpoint | None:
         """An endpoint, or None when none is usable.
 
         avoid: endpoints already tried (Envoy's previous_hosts predicate). The balancer is asked up to ``attempts``
         more times for another; then, unlike Envoy, any usable endpoint that was not tried is taken: a least-request
         balancer would go on offering the dead host, because nothing is in flight there.
+        value: the request's hash, for clusters that balance by it.
         """
         plan = self.plan(cluster)
-        endpoint = plan.pick(self._rng, self.active)
+        endpoint = plan.pick(self._rng, self.active, value)
         if endpoint is None or endpoint.key not in avoid:
             return endpoint
-        for _ in range(attempts):
-            again = plan.pick(self._rng, self.active)
+        for attempt in range(1, attempts + 1):
+            again = plan.pick(self._rng, self.active, value, attempt)
             if again is not None and again.key not in avoid:
                 return again
         others = [other for other in plan.usable if other.key not in avoid]
@@ -111,6 +122,16 @@ class ClusterState:
             start = int(self._rng.random() * 65536)
             ticks = self._ticks.setdefault(key, itertools.count(start))
         return ticks
+
+    def _table(self, key: TableKey) -> HashTable:
+        """A table outlives the snapshot it was made for: most changes are not of a cluster's endpoints."""
+        table = self._tables.get(key)
+        if table is None:
+            table = key.build()
+            # A few are kept: an endpoint that goes and comes back soon finds its table.
+            kept = list(self._tables.items())[-_TABLES + 1 :]
+            self._tables = {**dict(kept), key: table}
+        return table
 
     def _forget_gone(self, cluster: Cluster) -> None:
         known = {endpoint.key for endpoint in cluster.endpoints}

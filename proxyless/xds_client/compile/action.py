@@ -6,6 +6,10 @@ from proxyless.model.route import (
     Action,
     DirectResponse,
     Forward,
+    HashCookie,
+    HashHeader,
+    HashPolicy,
+    HashQuery,
     Redirect,
     Refused,
     RegexRewrite,
@@ -28,7 +32,7 @@ _REDIRECT_STATUS = (301, 302, 303, 307, 308)
 
 # Fields of RouteAction that we do not act on. Without them a call is still sent where the rule says.
 _IGNORED = (
-    "request_mirror_policies", "rate_limits", "hash_policy", "upgrade_configs",
+    "request_mirror_policies", "rate_limits", "upgrade_configs",
     "metadata_match", "cors", "hedge_policy", "internal_redirect_policy", "early_data_policy", "idle_timeout",
     "flush_timeout", "retry_policy_typed_config", "max_grpc_timeout", "grpc_timeout_offset", "include_vh_rate_limits",
 )  # fmt: skip
@@ -84,8 +88,41 @@ def _forward(action: Any, vhost_retry: RetryPolicy | None, ignored: list[str], w
         host_rewrite=host,
         auto_host_rewrite=action.WhichOneof("host_rewrite_specifier") == "auto_host_rewrite"
         and action.auto_host_rewrite.value,
+        hash_policies=_hash_policies(action.hash_policy, ignored, f"{what}.hash_policy"),
         cluster_not_found_status=_CLUSTER_NOT_FOUND.get(int(action.cluster_not_found_response_code), 503),
     )
+
+
+def _hash_policies(policies: Any, ignored: list[str], what: str) -> tuple[HashPolicy, ...]:
+    """gRFC A42: a policy that we do not know is left out, which is what Envoy does where one finds nothing to hash."""
+    found: list[HashPolicy] = []
+    for index, policy in enumerate(policies):
+        where, terminal = f"{what}[{index}]", bool(policy.terminal)
+        match policy.WhichOneof("policy_specifier"):
+            case "header":
+                header = policy.header
+                rewrite = (
+                    regex_rewrite(header.regex_rewrite, f"{where}.header.regex_rewrite")
+                    if header.HasField("regex_rewrite")
+                    else None
+                )
+                found.append(HashHeader(header.header_name.lower(), rewrite, terminal))
+            case "cookie":
+                cookie = policy.cookie
+                found.append(
+                    HashCookie(
+                        cookie.name,
+                        seconds(cookie.ttl, f"{where}.cookie.ttl") if cookie.HasField("ttl") else None,
+                        cookie.path,
+                        tuple((one.name, one.value) for one in cookie.attributes),
+                        terminal,
+                    )
+                )
+            case "query_parameter":
+                found.append(HashQuery(policy.query_parameter.name, terminal))
+            case kind:
+                ignored.append(f"{where}.{kind or '(unknown)'}")
+    return tuple(found)
 
 
 def _timeout(action: Any, what: str) -> float | None:

@@ -2,15 +2,19 @@
 
 from typing import Any
 
+from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
+from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 
-from proxyless.model.cluster import LoadBalancer
-from proxyless.xds_client.compile.decode import is_a, unpack
+from proxyless.model.cluster import Hashing, LoadBalancer
+from proxyless.xds_client.compile.decode import FieldError, is_a, set_fields, unpack
 
 _BY_ENUM = {
     "ROUND_ROBIN": LoadBalancer.ROUND_ROBIN,
     "LEAST_REQUEST": LoadBalancer.LEAST_REQUEST,
     "RANDOM": LoadBalancer.RANDOM,
+    "RING_HASH": LoadBalancer.RING_HASH,
+    "MAGLEV": LoadBalancer.MAGLEV,
 }
 _PREFIX = "envoy.extensions.load_balancing_policies."
 _BY_TYPE = {
@@ -18,14 +22,21 @@ _BY_TYPE = {
     f"{_PREFIX}least_request.v3.LeastRequest": LoadBalancer.LEAST_REQUEST,
     f"{_PREFIX}random.v3.Random": LoadBalancer.RANDOM,
 }
+# Envoy's largest ring and table. A Python process does not make them that large: gRFC A42 caps rings as well.
+_LARGEST_RING = 8 * 1024 * 1024
+_LARGEST_TABLE = 5_000_011
+_OUR_LARGEST_TABLE = 1_000_003
+_MURMUR = 1  # Cluster.RingHashLbConfig.HashFunction
+_MURMUR_TYPED = 2  # RingHash.HashFunction
+Balancing = tuple[LoadBalancer, Hashing | None]
 # gRFC A52 bounds the nesting as well.
 _DEEPEST = 16
 
 
-def balancer(cluster: Any, ignored: list[str]) -> LoadBalancer:
+def balancer(cluster: Any, ignored: list[str]) -> Balancing:
     """The first policy we know, else ROUND_ROBIN and a report: a policy must not make a cluster unreachable."""
     if cluster.HasField("load_balancing_policy"):
-        found = _first(cluster.load_balancing_policy, _DEEPEST)
+        found = _first(cluster.load_balancing_policy, _DEEPEST, ignored)
         if found is not None:
             return found
         names = ", ".join(
@@ -33,24 +44,70 @@ def balancer(cluster: Any, ignored: list[str]) -> LoadBalancer:
             for policy in cluster.load_balancing_policy.policies
         )
         ignored.append(f"load_balancing_policy {names or '(empty)'}: balanced as ROUND_ROBIN")
-        return LoadBalancer.ROUND_ROBIN
+        return LoadBalancer.ROUND_ROBIN, None
     number = int(cluster.lb_policy)
     known = cluster.DESCRIPTOR.enum_types_by_name["LbPolicy"].values_by_number
     name = known[number].name if number in known else str(number)
     if name not in _BY_ENUM and name != "CLUSTER_PROVIDED":
         ignored.append(f"lb_policy {name}: balanced as ROUND_ROBIN")
-    return _BY_ENUM.get(name, LoadBalancer.ROUND_ROBIN)
+    kind = _BY_ENUM.get(name, LoadBalancer.ROUND_ROBIN)
+    common = cluster.common_lb_config.consistent_hashing_lb_config
+    if kind is LoadBalancer.RING_HASH:
+        config = cluster.ring_hash_lb_config
+        return kind, _ring(config, common, ignored, "ring_hash_lb_config", murmur=int(config.hash_function) == _MURMUR)
+    if kind is LoadBalancer.MAGLEV:
+        return kind, _maglev(cluster.maglev_lb_config, common, ignored, "maglev_lb_config")
+    return kind, None
 
 
-def _first(policies: Any, depth: int) -> LoadBalancer | None:
+def _first(policies: Any, depth: int, ignored: list[str]) -> Balancing | None:
     if depth == 0:
         return None
     for policy in policies.policies:
         config = policy.typed_extension_config.typed_config
-        found = _BY_TYPE.get(config.type_url.rpartition("/")[2])
-        if found is None and is_a(config, wrr_locality_pb2.WrrLocality):
+        plain = _BY_TYPE.get(config.type_url.rpartition("/")[2])
+        found: Balancing | None = None if plain is None else (plain, None)
+        if is_a(config, ring_hash_pb2.RingHash):
+            ring = unpack(config, ring_hash_pb2.RingHash, "load_balancing_policy")
+            murmur = int(ring.hash_function) == _MURMUR_TYPED
+            hashing = _ring(ring, ring.consistent_hashing_lb_config, ignored, "RingHash", murmur=murmur)
+            found = LoadBalancer.RING_HASH, hashing
+        elif is_a(config, maglev_pb2.Maglev):
+            table = unpack(config, maglev_pb2.Maglev, "load_balancing_policy")
+            hashing = _maglev(table, table.consistent_hashing_lb_config, ignored, "Maglev")
+            found = LoadBalancer.MAGLEV, hashing
+        elif is_a(config, wrr_locality_pb2.WrrLocality):
             nested = unpack(config, wrr_locality_pb2.WrrLocality, "load_balancing_policy")
-            found = _first(nested.endpoint_picking_policy, depth - 1)
+            found = _first(nested.endpoint_picking_policy, depth - 1, ignored)
         if found is not None:
             return found
     return None
+
+
+def _ring(config: Any, common: Any, ignored: list[str], what: str, *, murmur: bool) -> Hashing:
+    usual = Hashing()
+    least = config.minimum_ring_size.value if config.HasField("minimum_ring_size") else usual.minimum_ring_size
+    most = config.maximum_ring_size.value if config.HasField("maximum_ring_size") else _LARGEST_RING
+    if not 0 < least <= most <= _LARGEST_RING:
+        raise FieldError(f"{what}: ring sizes must be from 1 to {_LARGEST_RING}, the minimum not above the maximum")
+    if least > usual.maximum_ring_size:
+        ignored.append(f"{what}.minimum_ring_size {least}: {usual.maximum_ring_size} is the largest")
+    if murmur:
+        ignored.append(f"{what}.hash_function MURMUR_HASH_2: XX_HASH is used")
+    largest = min(most, usual.maximum_ring_size)
+    return Hashing(min(least, largest), largest, use_hostname=_common(common, ignored, what))
+
+
+def _maglev(config: Any, common: Any, ignored: list[str], what: str) -> Hashing:
+    size = config.table_size.value if config.HasField("table_size") else Hashing().table_size
+    if not 1 < size <= _LARGEST_TABLE or any(size % n == 0 for n in range(2, int(size**0.5) + 1)):
+        raise FieldError(f"{what}.table_size must be a prime up to {_LARGEST_TABLE}, not {size}")
+    if size > _OUR_LARGEST_TABLE:
+        ignored.append(f"{what}.table_size {size}: {Hashing().table_size} is used")
+        size = Hashing().table_size
+    return Hashing(table_size=size, use_hostname=_common(common, ignored, what))
+
+
+def _common(common: Any, ignored: list[str], what: str) -> bool:
+    ignored += set_fields(common, ("hash_balance_factor",), what)
+    return bool(common.use_hostname_for_hashing)

@@ -32,7 +32,7 @@ _IGNORED = (
     "track_timeout_budgets",
     "lrs_server", "transport_socket_matcher", "upstream_config", "health_checks", "filters",
 )  # fmt: skip
-_IGNORED_COMMON_LB = ("zone_aware_lb_config", "consistent_hashing_lb_config", "override_host_status")
+_IGNORED_COMMON_LB = ("zone_aware_lb_config", "override_host_status")
 _IGNORED_HTTP = ("http_filters", "hash_policy", "request_mirror_policies", "retry_policy")
 _IGNORED_COMMON_HTTP = ("max_connection_duration", "max_stream_duration", "max_headers_count")
 # Istio and Envoy spell "no limit" as the largest uint32.
@@ -107,10 +107,12 @@ def _cluster(message: Any) -> ClusterSpec:
     )
     if not timeout:
         raise FieldError("connect_timeout must be more than 0")
+    load_balancer, hashing = balancer(message, ignored)
     cluster = Cluster(
         name=message.name,
         kind=kind,
-        load_balancer=balancer(message, ignored),
+        load_balancer=load_balancer,
+        hashing=hashing,
         protocol=http.protocol,
         tls=default,
         connect_timeout=timeout,
