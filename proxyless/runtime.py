@@ -147,6 +147,7 @@ class Runtime:
         """Called by the agent in its thread: swap the reference, wake whoever waited for it."""
         if self._telemetry is not None and (svid := self.identity.svid) is not None:
             self._telemetry.identify(svid.spiffe_id)  # its trust domain is news until the first certificate
+        self.engine.prepare(snapshot)
         with self._lock:
             self._snapshot = snapshot
             ready = [entry for entry in self._waiting if entry[0](snapshot)]

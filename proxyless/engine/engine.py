@@ -40,6 +40,12 @@ class Engine:
         decision = decide(snapshot, listener, request, self._splits, self._rng)
         return Call(request, decision, self._states, self._clock, self._rng)
 
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Make the tables of clusters that balance by hash before a request needs them; a Maglev table takes 0.1 s."""
+        for cluster in snapshot.clusters.values():
+            if cluster.hashing is not None:
+                self._states.get(cluster.name, self._clock()).plan(cluster)
+
     def active_requests(self, cluster: str, endpoint: tuple[str, int]) -> int:
         """How many requests of this process an endpoint of a cluster has in flight."""
         state = self._states.peek(cluster)

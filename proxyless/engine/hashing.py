@@ -6,7 +6,7 @@ The same request gets the same hash here and in Envoy, so both send it to the sa
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from xxhash import xxh64, xxh64_intdigest
+from xxhash import xxh64_intdigest
 
 from proxyless.engine.request import Request
 from proxyless.model.route import HashCookie, HashHeader, HashPolicy, HashQuery
@@ -61,11 +61,11 @@ def _header(policy: HashHeader, request: Request) -> int | None:
         substitute, replacement = policy.rewrite.regex.substitute, policy.rewrite.substitution
         if substitute is not None:
             values = [substitute(replacement, value) for value in values]
-    # Sorted: the order of a header's lines does not change the hash.
-    digest = xxh64()
+    # Sorted: the order of a header's lines does not change the hash. Each is the seed of the next.
+    digest = 0
     for value in sorted(values):
-        digest.update(_bytes(value))
-    return digest.intdigest()
+        digest = xxh64_intdigest(_bytes(value), digest)
+    return digest
 
 
 def _query(policy: HashQuery, request: Request) -> int | None:

@@ -60,10 +60,15 @@ def lb(address: str = "10.0.0.1", port: int = 80, rest: str = "") -> str:
         ("lb_policy: RING_HASH", LoadBalancer.RING_HASH, False),
         ("lb_policy: MAGLEV", LoadBalancer.MAGLEV, False),
         ("lb_policy: RING_HASH ring_hash_lb_config { hash_function: MURMUR_HASH_2 }", LoadBalancer.RING_HASH, True),
-        ("lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 100000 } }", LoadBalancer.RING_HASH, True),
+        (
+            "lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 100000 } }",
+            LoadBalancer.RING_HASH,
+            True,
+        ),
         ("lb_policy: MAGLEV maglev_lb_config { table_size { value: 5000011 } }", LoadBalancer.MAGLEV, True),
         (
-            "lb_policy: MAGLEV common_lb_config { consistent_hashing_lb_config { hash_balance_factor { value: 150 } } }",
+            "lb_policy: MAGLEV "
+            "common_lb_config { consistent_hashing_lb_config { hash_balance_factor { value: 150 } } }",
             LoadBalancer.MAGLEV,
             True,
         ),
@@ -232,7 +237,8 @@ def test_limits_are_those_of_the_default_priority(
         ),
         ("lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 9000000 } }", "ring sizes must be"),
         (
-            "lb_policy: RING_HASH ring_hash_lb_config { minimum_ring_size { value: 9 } maximum_ring_size { value: 8 } }",
+            "lb_policy: RING_HASH "
+            "ring_hash_lb_config { minimum_ring_size { value: 9 } maximum_ring_size { value: 8 } }",
             "ring sizes must be",
         ),
         ("lb_policy: MAGLEV maglev_lb_config { table_size { value: 100 } }", "must be a prime"),

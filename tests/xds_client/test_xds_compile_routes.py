@@ -26,6 +26,9 @@ from proxyless.model.route import (
     FaultAbort,
     FaultDelay,
     Forward,
+    HashCookie,
+    HashHeader,
+    HashQuery,
     HeaderAction,
     HeaderSet,
     Redirect,
@@ -500,3 +503,23 @@ def test_only_ads_brings_routes() -> None:
     made.api_listener.api_listener.CopyFrom(AnyMessage(type_url="type.googleapis.com/x.Y"))
     with pytest.raises(InvalidResource, match=r"is a type\.googleapis\.com/x\.Y"):
         compile_api_listener(made)
+
+
+def test_hash_policies() -> None:
+    compiled = configuration(
+        'routes { match { prefix: "/" } route { cluster: "c" '
+        'hash_policy { header { header_name: "X-User" } terminal: true } '
+        'hash_policy { cookie { name: "c" ttl { seconds: 5 } path: "/" attributes { name: "a" value: "b" } } } '
+        'hash_policy { cookie { name: "d" } } '
+        'hash_policy { filter_state { key: "k" } } '
+        'hash_policy { query_parameter { name: "q" } } } }'
+    )
+    action = compiled.virtual_hosts[0].routes[0].action
+    assert isinstance(action, Forward)
+    assert action.hash_policies == (
+        HashHeader("x-user", terminal=True),
+        HashCookie("c", 5.0, "/", (("a", "b"),)),
+        HashCookie("d"),
+        HashQuery("q"),
+    )
+    assert any("hash_policy[3].filter_state" in one for one in compiled.ignored)
