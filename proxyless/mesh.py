@@ -98,7 +98,7 @@ class Mesh:
         snapshot = self.runtime.snapshot()
         if request.target not in snapshot.listeners:
             snapshot = self.runtime.resolve(request.target).result(RESOLVE_TIMEOUT + 1)
-        return explain(snapshot, request)
+        return explain(snapshot, request, self.runtime.engine.ejected)
 
     # ---- serving
 

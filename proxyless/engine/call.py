@@ -79,6 +79,9 @@ class Call:
             attempt.status = self.record.status = outcome.status
         else:
             attempt.failure = outcome
+        cluster = self.record.cluster
+        if cluster is not None and cluster.outlier_detection is not None and self._state is not None:
+            self._state.report(cluster, attempt.endpoint, outcome, now, grpc=replies.is_grpc(self._request))
         if self._retry_hold is not None:
             self._retry_hold.release()
         if self._retries(outcome, now):
@@ -227,9 +230,9 @@ class Call:
         value = self._hash_value() if cluster.hashing is not None else None
         policy = self._retry
         if self._tried and policy is not None and policy.retry_other_host:
-            endpoint = state.pick(cluster, self._tried, policy.host_selection_attempts, value)
+            endpoint = state.pick(cluster, self._tried, policy.host_selection_attempts, value, now)
         else:
-            endpoint = state.pick(cluster, value=value)
+            endpoint = state.pick(cluster, value=value, now=now)
         if endpoint is not None and not state.full(cluster):
             counted = cluster.max_requests is not None or cluster.retry_budget is not None
             self._hold = state.hold(endpoint, counted=counted)

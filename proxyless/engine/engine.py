@@ -13,6 +13,7 @@ from proxyless.engine.balance.state import ClusterStates
 from proxyless.engine.call import Call
 from proxyless.engine.decision import decide, new_splits
 from proxyless.engine.request import Request
+from proxyless.model.cluster import Cluster
 from proxyless.model.errors import NotReadyError
 from proxyless.model.snapshot import Snapshot
 
@@ -44,7 +45,13 @@ class Engine:
         """Make the tables of clusters that balance by hash before a request needs them; a Maglev table takes 0.1 s."""
         for cluster in snapshot.clusters.values():
             if cluster.hashing is not None:
-                self._states.get(cluster.name, self._clock()).plan(cluster)
+                now = self._clock()
+                self._states.get(cluster.name, now).plan(cluster, now)
+
+    def ejected(self, cluster: Cluster) -> frozenset[tuple[str, int]]:
+        """The keys of a cluster's endpoints that outlier detection leaves out now."""
+        state = self._states.peek(cluster.name)
+        return state.ejected(cluster, self._clock()) if state is not None else frozenset()
 
     def active_requests(self, cluster: str, endpoint: tuple[str, int]) -> int:
         """How many requests of this process an endpoint of a cluster has in flight."""

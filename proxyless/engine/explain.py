@@ -1,5 +1,6 @@
 """What a request would meet, without sending it: the decisions of ``decision`` and ``matching``, told as data."""
 
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from proxyless.engine import describe, hygiene, rewrite
@@ -16,6 +17,7 @@ from proxyless.engine.explanation import (
 from proxyless.engine.matching import Subject, headers_match
 from proxyless.engine.request import Request
 from proxyless.engine.split import Split
+from proxyless.model.address import join_address
 from proxyless.model.cluster import Cluster, Endpoint, Health, LocalityEndpoints
 from proxyless.model.errors import NotReadyError
 from proxyless.model.route import (
@@ -31,11 +33,19 @@ from proxyless.model.route import (
 )
 from proxyless.model.snapshot import Snapshot
 
+Ejected = Callable[[Cluster], Set[tuple[str, int]]]
 _SOURCES = ("cluster", "route", "virtual host")
 
 
-def explain(snapshot: Snapshot, request: Request) -> Explanation:
-    """The decision about one request. Raises NotReadyError for a target that is not in the snapshot."""
+def _nobody(_: Cluster) -> frozenset[tuple[str, int]]:
+    return frozenset()
+
+
+def explain(snapshot: Snapshot, request: Request, ejected: Ejected = _nobody) -> Explanation:
+    """The decision about one request. Raises NotReadyError for a target that is not in the snapshot.
+
+    ejected: which endpoints of a cluster outlier detection leaves out now; without an engine that is nobody.
+    """
     if request.target not in snapshot.listeners:
         raise NotReadyError(f"target {request.target} has not been resolved yet")
     listener = snapshot.listeners[request.target]
@@ -65,8 +75,21 @@ def explain(snapshot: Snapshot, request: Request) -> Explanation:
         chosen = next((check.index for check in checks if check.matched and check.percent >= 100), None)
         if chosen is not None:
             route = virtual_host.routes[chosen]
-            return _route(replace(told, route=chosen, origin=route.origin), snapshot, listener, route, request)
+            told = replace(told, route=chosen, origin=route.origin)
+            return _with_ejections(_route(told, snapshot, listener, route, request), snapshot, ejected)
     return replace(told, status=404, reason=no_route(listener, request))
+
+
+def _with_ejections(told: Explanation, snapshot: Snapshot, ejected: Ejected) -> Explanation:
+    facts = []
+    for fact in told.clusters:
+        cluster = snapshot.clusters.get(fact.cluster)
+        out = {join_address(*key) for key in ejected(cluster)} if cluster is not None else set()
+        endpoints = tuple(
+            replace(one, ejected=True, usable=False) if one.address in out else one for one in fact.endpoints
+        )
+        facts.append(replace(fact, endpoints=endpoints) if out else fact)
+    return replace(told, clusters=tuple(facts))
 
 
 def _check(index: int, route: Route, request: Request) -> RouteCheck:

@@ -21,7 +21,10 @@ class RouteCheck:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFact:
-    """identity: we present our certificate. san: what the peer's identity must match, empty for any of the mesh."""
+    """identity: we present our certificate. san: what the peer's identity must match, empty for any of the mesh.
+
+    ejected: outlier detection leaves it out for now.
+    """
 
     address: str
     health: str
@@ -33,6 +36,7 @@ class EndpointFact:
     identity: bool
     san: tuple[str, ...]
     labels: dict[str, str]
+    ejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def _leg(leg: ClusterFact, authority: str) -> Iterator[str]:
 
 
 def _endpoint(endpoint: EndpointFact) -> str:
-    parts = [endpoint.health.lower()]
+    parts = ["ejected" if endpoint.ejected else endpoint.health.lower()]
     if not endpoint.usable:
         parts.append("not used")
     if endpoint.weight != 1:

@@ -120,6 +120,29 @@ class RetryBudget:
     minimum: int = 3
 
 
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """Envoy's cluster.v3.OutlierDetection, as far as it counts consecutive failures; the defaults are Envoy's.
+
+    A count of 0 switches its detector off. enforcing_*: percent of detected endpoints that are ejected. Times are
+    seconds; an ejection lasts ``base_ejection_time`` times how often it happened, at most ``max_ejection_time``.
+    split_local_origin: failures to get any response are counted apart (consecutive_local_origin_failure), else as 5xx.
+    """
+
+    consecutive_5xx: int = 5
+    enforcing_5xx: int = 100
+    consecutive_gateway_failure: int = 5
+    enforcing_gateway_failure: int = 0
+    split_local_origin: bool = False
+    consecutive_local_origin_failure: int = 5
+    enforcing_local_origin: int = 100
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejection_percent: int = 10
+    always_eject_one: bool = False
+
+
 class ClusterKind(enum.Enum):
     ENDPOINTS = "endpoints"  # EDS or static: use ``localities``
     DNS = "dns"  # resolve each endpoint's address, use every answer (STRICT_DNS)
@@ -134,6 +157,7 @@ class Cluster:
     0 for no limit. idle_timeout: seconds that an unused connection is kept, None for 1 hour (Envoy's default).
     max_connections, max_pending_requests, max_requests, max_retries: what one process may have open or in flight to
     the cluster (Envoy's circuit_breakers, priority DEFAULT), None for no limit; retry_budget replaces max_retries.
+    panic_threshold: percent of usable endpoints below which all are used, 0 for never.
     service, service_namespace: for Istio's ``destination_service*`` labels, from the metadata the control plane sends.
     problem: set when the cluster was named by a route but the control plane does not have it; calls answer 503.
     """
@@ -154,6 +178,8 @@ class Cluster:
     max_requests: int | None = None
     max_retries: int | None = None
     retry_budget: RetryBudget | None = None
+    outlier_detection: OutlierDetection | None = None
+    panic_threshold: float = 0.0
     service: str = ""
     service_namespace: str = ""
     service_host: str = ""

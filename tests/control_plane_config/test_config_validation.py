@@ -328,9 +328,9 @@ def test_senseless_resources_are_refused(kind: str, spec: dict[str, Any], field:
         ("VirtualService", {**http(), "gateways": ["gw"]}, "FieldNotActedOn", "spec.gateways"),
         (
             "DestinationRule",
-            rule(outlierDetection={"interval": "1s"}),
+            rule(connectionPool={"tcp": {"maxConnectionDuration": "1s"}}),
             "FieldNotActedOn",
-            "spec.trafficPolicy.outlierDetection",
+            "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration",
         ),
         (
             *("DestinationRule", {"host": "a", "subsets": [{"name": "v1", "trafficPolicy": {"proxyProtocol": {}}}]}),

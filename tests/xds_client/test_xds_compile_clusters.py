@@ -17,6 +17,7 @@ from proxyless.model.cluster import (
     Health,
     LoadBalancer,
     Locality,
+    OutlierDetection,
     Protocol,
     RetryBudget,
     UpstreamTls,
@@ -171,7 +172,7 @@ def test_the_eds_name() -> None:
 @pytest.mark.parametrize(
     ("source", "field"),
     [
-        ("outlier_detection {}", "outlier_detection"),
+        ("outlier_detection {}", "outlier_detection.success_rate"),
         (
             "circuit_breakers { thresholds { max_connection_pools { value: 7 } } }",
             "circuit_breakers.max_connection_pools",
@@ -479,3 +480,54 @@ def test_a_chain_for_some_callers_is_left_out_and_reported() -> None:
 def test_refused_inbound_listeners(chains: list[Any], error: str) -> None:
     with pytest.raises(InvalidResource, match=error):
         compile_inbound(inbound(8080, *chains))
+
+
+OFF = "enforcing_success_rate {} "
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", OutlierDetection()),
+        (
+            "consecutive_5xx { value: 3 } enforcing_consecutive_5xx { value: 50 } "
+            "consecutive_gateway_failure { value: 2 } "
+            "enforcing_consecutive_gateway_failure { value: 100 } split_external_local_origin_errors: true "
+            "consecutive_local_origin_failure { value: 4 } enforcing_consecutive_local_origin_failure { value: 7 }",
+            OutlierDetection(3, 50, 2, 100, True, 4, 7),
+        ),
+        (
+            "interval { seconds: 1 } base_ejection_time { seconds: 400 } max_ejection_percent { value: 0 } "
+            "always_eject_one_host { value: true }",
+            OutlierDetection(
+                interval=1.0,
+                base_ejection_time=400.0,
+                max_ejection_time=400.0,
+                max_ejection_percent=0,
+                always_eject_one=True,
+            ),
+        ),
+    ],
+)
+def test_outlier_detection(source: str, expected: OutlierDetection) -> None:
+    found = compiled(f"outlier_detection {{ {OFF}{source} }}").cluster
+    assert found.outlier_detection == expected
+    assert found.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("interval {}", "interval must be more than 0"),
+        ("max_ejection_percent { value: 101 }", "at most 100"),
+        ("max_ejection_time { seconds: 1 }", "must not be less than base_ejection_time"),
+    ],
+)
+def test_refused_outlier_detection(source: str, error: str) -> None:
+    with pytest.raises(InvalidResource, match=error):
+        compiled(f"outlier_detection {{ {source} }}")
+
+
+def test_the_panic_threshold_is_off_unless_said() -> None:
+    assert compiled("").cluster.panic_threshold == 0.0
+    assert compiled("common_lb_config { healthy_panic_threshold { value: 30 } }").cluster.panic_threshold == 30.0

@@ -36,7 +36,6 @@ _POLICY: Mapping[str, str] = MappingProxyType(
         "connectionPool.tcp.maxConnectionDuration": _ENVOY,
         "connectionPool.http.useClientProtocol": _ENVOY,
         "connectionPool.http.maxConcurrentStreams": _ENVOY,
-        "outlierDetection": "library clients do not eject endpoints; Envoy and gRPC clients act on it",
         "tls.clientCertificate": f"only Envoy clients act on it; in library clients {_NOT_SENT}",
         "tls.privateKey": f"only Envoy clients act on it; in library clients {_NOT_SENT}",
         "tls.caCertificates": f"library clients know the system's roots only; with others {_NOT_SENT}",

@@ -8,7 +8,14 @@ from itertools import accumulate
 
 from proxyless.engine.balance.hash_table import HashTable, TableKey, table_key
 from proxyless.engine.balance.hosts import Active, Hosts, Stride
-from proxyless.engine.balance.priority import OVERPROVISIONING_PERCENT, Availability, share_load
+from proxyless.engine.balance.outliers import Key
+from proxyless.engine.balance.priority import (
+    OVERPROVISIONING_PERCENT,
+    Availability,
+    panicking,
+    share_load,
+    share_panic,
+)
 from proxyless.model.cluster import Cluster, Endpoint, Hashing, Health, LoadBalancer, Locality, LocalityEndpoints
 
 # A rotation's place, by what it rotates over, so that a new plan goes on where the old one was.
@@ -77,15 +84,22 @@ _BETWEEN = Locality(region="\0between localities")
 class Plan:
     """Immutable; built when a cluster is first used and when a snapshot brings another one of its name."""
 
-    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "usable")
+    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "ejected", "usable")
 
-    def __init__(self, cluster: Cluster, ticks: Ticks, tables: Tables) -> None:
+    def __init__(self, cluster: Cluster, ticks: Ticks, tables: Tables, ejected: frozenset[Key] = frozenset()) -> None:
+        """ejected: endpoints that outlier detection leaves out for now; they are as unhealthy ones."""
         self.cluster = cluster
+        self.ejected = ejected
         priorities: dict[int, list[LocalityEndpoints]] = {}
         for group in cluster.localities:
-            priorities.setdefault(group.priority, []).append(group)
+            priorities.setdefault(group.priority, []).append(_without(group, ejected) if ejected else group)
         levels = sorted(priorities)
-        load = share_load([_availability(priorities[level]) for level in levels])
+        available = [_availability(priorities[level]) for level in levels]
+        panic = panicking(available, cluster.panic_threshold)
+        load = share_panic([one.total for one in available]) if panic and all(panic) else share_load(available)
+        for level, panics in zip(levels, panic, strict=True):
+            if panics:
+                priorities[level] = [_all_usable(group) for group in priorities[level]]
         by_hash = cluster.load_balancer in (LoadBalancer.RING_HASH, LoadBalancer.MAGLEV)
         plain: list[Group] = []
         hashed: list[HashGroup] = []
@@ -107,7 +121,8 @@ class Plan:
         loaded = [endpoint for group in plain for endpoint in group.endpoints]
         loaded += [endpoint for group in hashed for endpoint in group.endpoints]
         chosen = {endpoint.key for endpoint in loaded}
-        spare = [e for e in cluster.endpoints if e.key not in chosen and e.health in _USABLE]
+        every = (endpoint for level in levels for group in priorities[level] for endpoint in group.endpoints)
+        spare = [e for e in every if e.key not in chosen and e.health in _USABLE]
         self.usable = (*loaded, *spare)
 
     def pick(self, rng: random.Random, active: Active, value: int | None = None, attempt: int = 0) -> Endpoint | None:
@@ -124,6 +139,15 @@ class Plan:
 
 
 _USABLE = (Health.HEALTHY, Health.DEGRADED)
+
+
+def _without(group: LocalityEndpoints, ejected: frozenset[Key]) -> LocalityEndpoints:
+    endpoints = tuple(replace(e, health=Health.UNHEALTHY) if e.key in ejected else e for e in group.endpoints)
+    return replace(group, endpoints=endpoints)
+
+
+def _all_usable(group: LocalityEndpoints) -> LocalityEndpoints:
+    return replace(group, endpoints=tuple(replace(endpoint, health=Health.HEALTHY) for endpoint in group.endpoints))
 
 
 def _availability(groups: list[LocalityEndpoints]) -> Availability:

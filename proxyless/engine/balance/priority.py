@@ -1,8 +1,8 @@
 """How much load each priority gets. Source: Envoy's "Priority levels" and "Degraded endpoints", LoadBalancerBase.
 
 A priority counts as wholly available while 1/1.4 of its endpoints are; below that, its missing part goes to the next
-one. Degraded endpoints take what no priority's healthy ones can. There is no panic mode: Istio turns it off, gRPC has
-none.
+one. Degraded endpoints take what no priority's healthy ones can. Panic is off unless a threshold
+is given: Istio turns it off, gRPC has none.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,27 @@ def share_load(priorities: Sequence[Availability]) -> Load | None:
                 load[index] += rest
                 rest = 0
     return Load(tuple(healthy_load), tuple(degraded_load))
+
+
+def panicking(priorities: Sequence[Availability], threshold: float) -> list[bool]:
+    """Which priorities have so few usable endpoints that all of theirs are used (Envoy's panic threshold, percent).
+
+    None while all priorities together can take the whole load.
+    """
+    total = sum(_percent(one.healthy, one.total) + _percent(one.degraded, one.total) for one in priorities)
+    if not threshold or total >= 100:
+        return [False] * len(priorities)
+    return [100 * (one.healthy + one.degraded) < threshold * one.total or not one.total for one in priorities]
+
+
+def share_panic(sizes: Sequence[int]) -> Load | None:
+    """Load when every priority panics: by the number of their endpoints; the first takes what division loses."""
+    whole = sum(sizes)
+    if not whole:
+        return None
+    shares = [100 * size // whole for size in sizes]
+    shares[next(index for index, share in enumerate(sizes) if share)] += 100 - sum(shares)
+    return Load(tuple(shares), (0,) * len(sizes))
 
 
 def _percent(usable: int, total: int) -> int:

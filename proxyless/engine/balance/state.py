@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from proxyless.engine.balance.hash_table import HashTable, TableKey
+from proxyless.engine.balance.outliers import NOBODY, Key, Outliers
 from proxyless.engine.balance.plan import Plan, TickKey
+from proxyless.engine.steps import Outcome
 from proxyless.model.cluster import Cluster, Endpoint
-
-Key = tuple[str, int]
 
 
 class Hold:
@@ -37,7 +37,7 @@ _TABLES = 8
 
 
 class ClusterState:
-    __slots__ = ("_holders", "_in_flight", "_plan", "_retries", "_rng", "_tables", "_ticks", "last_used")
+    __slots__ = ("_holders", "_in_flight", "_outliers", "_plan", "_retries", "_rng", "_tables", "_ticks", "last_used")
 
     def __init__(self, rng: random.Random, now: float) -> None:
         self._rng = rng
@@ -50,14 +50,34 @@ class ClusterState:
         self._retries: set[Hold] = set()
         self._tables: dict[TableKey, HashTable] = {}
         self._ticks: dict[TickKey, Iterator[int]] = {}
+        self._outliers: Outliers | None = None
         self.last_used = now
 
-    def plan(self, cluster: Cluster) -> Plan:
+    def plan(self, cluster: Cluster, now: float) -> Plan:
+        ejected = NOBODY if self._outliers is None else self.ejected(cluster, now)
         plan = self._plan
-        if plan is None or plan.cluster is not cluster:
-            plan = self._plan = Plan(cluster, self._rotation, self._table)
-            self._forget_gone(cluster)
+        if plan is None or plan.cluster is not cluster or plan.ejected is not ejected:
+            if plan is None or plan.cluster is not cluster:
+                self._forget_gone(cluster)
+            plan = self._plan = Plan(cluster, self._rotation, self._table, ejected)
         return plan
+
+    def report(self, cluster: Cluster, endpoint: Endpoint, outcome: Outcome, now: float, *, grpc: bool = False) -> None:
+        """What became of an attempt, for outlier detection."""
+        asked = cluster.outlier_detection
+        if asked is None:
+            return
+        if self._outliers is None:
+            self._outliers = Outliers(self._rng, now)
+        hosts = len(cluster.endpoints)
+        self._outliers.report(asked, endpoint.key, outcome, hosts=hosts, now=now, grpc=grpc)
+
+    def ejected(self, cluster: Cluster, now: float) -> frozenset[Key]:
+        """Endpoints that outlier detection leaves out now."""
+        if cluster.outlier_detection is None or self._outliers is None:
+            return NOBODY
+        self._outliers.sweep(cluster.outlier_detection, now)
+        return self._outliers.ejected
 
     def active(self, key: Key) -> int:
         holders = self._holders.get(key)
@@ -96,6 +116,7 @@ class ClusterState:
         avoid: AbstractSet[Key] = frozenset(),
         attempts: int = 0,
         value: int | None = None,
+        now: float = 0.0,
     ) -> Endpoint | None:
         """An endpoint, or None when none is usable.
 
@@ -104,7 +125,7 @@ class ClusterState:
         balancer would go on offering the dead host, because nothing is in flight there.
         value: the request's hash, for clusters that balance by it.
         """
-        plan = self.plan(cluster)
+        plan = self.plan(cluster, now)
         endpoint = plan.pick(self._rng, self.active, value)
         if endpoint is None or endpoint.key not in avoid:
             return endpoint
@@ -138,6 +159,8 @@ class ClusterState:
         for key, holders in list(self._holders.items()):
             if key not in known and not holders:
                 self._holders.pop(key, None)
+        if self._outliers is not None:
+            self._outliers.forget(known)
         if len(self._ticks) > 64 + 4 * len(cluster.localities):
             self._ticks = {}
 

@@ -20,6 +20,7 @@ from proxyless.xds_client.compile import metadata, tls
 from proxyless.xds_client.compile.balancing import balancer
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, seconds, set_fields, text_map, unpack
 from proxyless.xds_client.compile.endpoint import AssignedEndpoint, LoadAssignment, load_assignment
+from proxyless.xds_client.compile.outliers import outlier_detection
 
 # Envoy: Cluster.connect_timeout when it is absent.
 _CONNECT_TIMEOUT = 5.0
@@ -28,7 +29,7 @@ NO_IDLE_TIMEOUT = 10 * 366 * 86_400.0
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _IGNORED = (
-    "outlier_detection", "lb_subset_config", "upstream_bind_config", "preconnect_policy",
+    "lb_subset_config", "upstream_bind_config", "preconnect_policy",
     "track_timeout_budgets",
     "lrs_server", "transport_socket_matcher", "upstream_config", "health_checks", "filters",
 )  # fmt: skip
@@ -123,6 +124,10 @@ def _cluster(message: Any) -> ClusterSpec:
         max_requests=limits.max_requests,
         max_retries=limits.max_retries,
         retry_budget=limits.retry_budget,
+        outlier_detection=outlier_detection(message.outlier_detection, ignored)
+        if message.HasField("outlier_detection")
+        else None,
+        panic_threshold=min(100.0, max(0.0, message.common_lb_config.healthy_panic_threshold.value)),
         service=service,
         service_namespace=namespace,
         service_host=host,
