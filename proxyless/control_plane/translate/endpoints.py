@@ -77,8 +77,7 @@ def assignment(
     catalog: Catalog, scope: Scope, name: ClusterName, endpoints: Iterable[ServiceEndpoint]
 ) -> endpoint_pb2.ClusterLoadAssignment:
     groups = by_locality(endpoints)
-    service = catalog.service(name.host, scope.namespace) if catalog.locality_aware else None
-    if service is not None:
+    if (service := catalog.service(name.host, scope.namespace)) is not None:
         policy = locality_policy(catalog.settings, service, cluster_policy(catalog, scope, name, service).effective)
         if policy is not None:
             groups = arrange(groups, policy, scope.locality, scope.label_map)
