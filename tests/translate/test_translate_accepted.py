@@ -78,7 +78,20 @@ EVERYTHING = """
           loadBalancer: {simple: LEAST_REQUEST, warmup: {duration: 10s, minimumPercent: 5, aggression: 2}}
       - name: v2
         labels: {version: v2}
-        trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 65537}}}}
+        trafficPolicy:
+          loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 65537}}}
+          proxyProtocol: {version: V2}
+      - name: v3
+        labels: {version: v3}
+        trafficPolicy:
+          loadBalancer: {localityLbSetting: {distribute: [{from: "*", to: {"*": 100}}]}}
+          tls: {mode: DISABLE}
+          proxyProtocol: {}
+      - name: v4
+        labels: {version: v4}
+        trafficPolicy:
+          loadBalancer: {localityLbSetting: {failoverPriority: [app], failover: [{from: eu, to: us}]}}
+          proxyProtocol: {version: V1}
     ---
     apiVersion: networking.istio.io/v1
     kind: ServiceEntry

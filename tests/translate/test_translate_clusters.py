@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
+from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from translate_world import ENVOY, GRPC, GRPC_TLS, LIBRARY, addresses, cluster, fields, get, notes, workload, world
@@ -499,3 +500,26 @@ def test_an_envoy_may_ask_for_every_cluster() -> None:
 def test_what_stands_for_something_that_does_not_exist_says_so(type_url: str, name: str, stand_in: bool) -> None:
     translator = ruled("subsets: [{name: v1, labels: {version: v1}}]")
     assert translator.resources(LIBRARY, type_url, [name])[name].stand_in is stand_in
+
+
+@pytest.mark.parametrize(
+    ("tls", "sockets"),
+    [
+        ("", ["envoy.transport_sockets.tls", "envoy.transport_sockets.raw_buffer"]),
+        (", tls: {mode: DISABLE}", ["envoy.transport_sockets.raw_buffer"]),
+        (", tls: {mode: ISTIO_MUTUAL}", ["envoy.transport_sockets.tls"]),
+    ],
+)
+def test_the_proxy_protocol_goes_around_whatever_socket_there_is(tls: str, sockets: list[str]) -> None:
+    translator = ruled(policy(f"proxyProtocol: {{version: V2}}{tls}"))
+    found = cluster(translator, NAME, ENVOY)
+    made = [one.transport_socket for one in found.transport_socket_matches] or [found.transport_socket]
+    inner = []
+    for one in made:
+        transport = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport()
+        assert one.typed_config.Unpack(transport)
+        assert transport.config.version == 1
+        inner.append(transport.transport_socket.name)
+    assert inner == sockets
+    for client in (LIBRARY, GRPC):
+        assert "proxyProtocol left out" in " ".join(notes(translator, client, type_urls.CLUSTER, NAME))

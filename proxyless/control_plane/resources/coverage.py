@@ -43,7 +43,7 @@ _POLICY: Mapping[str, str] = MappingProxyType(
         "tls.caCrl": _NOT_SENT,
         "tls.insecureSkipVerify": "certificates are verified",
         "tunnel": "",
-        "proxyProtocol": "",
+        "proxyProtocol": _ENVOY,
     }
 )
 

@@ -13,7 +13,7 @@ from proxyless.control_plane.resources.destination_rule import SimpleLB
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_build import ClusterBuild
 from proxyless.control_plane.translate.cluster_name import BLACK_HOLE, PASSTHROUGH, ClusterName
-from proxyless.control_plane.translate.cluster_tls import add_auto_sni, apply_tls, auto_sni
+from proxyless.control_plane.translate.cluster_tls import add_auto_sni, apply_proxy_protocol, apply_tls, auto_sni
 from proxyless.control_plane.translate.connection_pool import (
     CONNECT_TIMEOUT,
     apply_connection_pool,
@@ -117,8 +117,7 @@ def _fill(result: cluster_pb2.Cluster, build: ClusterBuild) -> str | None:
         options = HttpProtocolOptions() if options is None else options
         add_auto_sni(options, build)
     set_http_options(result, options)
-    if effective.proxy_protocol is not None:
-        notes.add(f"{build.name}: trafficPolicy.proxyProtocol is not applied")
+    apply_proxy_protocol(result, build)
     if effective.tunnel is not None:
         notes.add(f"{build.name}: trafficPolicy.tunnel is not applied")
     return problem or refused

@@ -43,6 +43,21 @@ def apply_tls(cluster: cluster_pb2.Cluster, build: ClusterBuild, options: HttpPr
             return _originate(cluster, build, asked, http2=http2, follow=follow)
 
 
+def apply_proxy_protocol(cluster: cluster_pb2.Cluster, build: ClusterBuild) -> None:
+    """DestinationRule.trafficPolicy.proxyProtocol: around whatever socket the cluster has."""
+    asked = build.policy.effective.proxy_protocol
+    if asked is None:
+        return
+    if build.kind is not ClientKind.ENVOY:
+        build.notes.add(f"{build.name}: trafficPolicy.proxyProtocol left out, only Envoy clients send it")
+        return
+    for one in cluster.transport_socket_matches:
+        one.transport_socket.CopyFrom(tls.after_proxy_protocol(one.transport_socket, asked.version))
+    if cluster.HasField("transport_socket") or not cluster.transport_socket_matches:
+        inner = cluster.transport_socket if cluster.HasField("transport_socket") else tls.raw_buffer()
+        cluster.transport_socket.CopyFrom(tls.after_proxy_protocol(inner, asked.version))
+
+
 def auto_sni(build: ClusterBuild) -> bool:
     """Whether Envoy must take the server's name from the Host header, as Istio has it when a rule names none."""
     asked = build.policy.effective.tls

@@ -3,16 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, proxy_protocol_pb2
+from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
+from proxyless.control_plane.resources.destination_rule import ProxyProtocolVersion
 from proxyless.control_plane.translate.client import ClientKind
 from proxyless.control_plane.translate.durations import duration
 from proxyless.control_plane.translate.generated import pack
 
 TLS_SOCKET = "envoy.transport_sockets.tls"
+PROXY_PROTOCOL_SOCKET = "envoy.transport_sockets.upstream_proxy_protocol"
 RAW_BUFFER_SOCKET = "envoy.transport_sockets.raw_buffer"
 # The certificate provider of the client's bootstrap that holds its SVID and the mesh's roots.
 _PROVIDER = "default"
@@ -146,6 +149,13 @@ def server_from_files(
 
 def raw_buffer() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=RAW_BUFFER_SOCKET, typed_config=pack(raw_buffer_pb2.RawBuffer()))
+
+
+def after_proxy_protocol(inner: base_pb2.TransportSocket, version: ProxyProtocolVersion) -> base_pb2.TransportSocket:
+    """Every connection starts with a PROXY protocol header, and goes on as ``inner``."""
+    transport = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(transport_socket=inner)
+    transport.config.version = proxy_protocol_pb2.ProxyProtocolConfig.Version.Value(version.value)
+    return base_pb2.TransportSocket(name=PROXY_PROTOCOL_SOCKET, typed_config=pack(transport))
 
 
 def _socket(context: tls_pb2.UpstreamTlsContext | tls_pb2.DownstreamTlsContext) -> base_pb2.TransportSocket:
