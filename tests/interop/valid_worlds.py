@@ -13,14 +13,21 @@ from proxyless.control_plane.configuration.settings import mesh_settings
 from proxyless.control_plane.resources import destination_rule as dr
 from proxyless.control_plane.resources import service as svc
 from proxyless.control_plane.resources import service_entry as se
+from proxyless.control_plane.resources import sidecar as sc
 from proxyless.control_plane.resources import virtual_service as vs
-from proxyless.control_plane.resources.base import PortSelector, StringMatch, WorkloadSelector
+from proxyless.control_plane.resources.base import (
+    NetworkingWorkloadSelector,
+    PortSelector,
+    StringMatch,
+    WorkloadSelector,
+)
 from proxyless.control_plane.resources.kinds import KINDS, Kind
 from proxyless.control_plane.resources.parse import document_of
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.peer_authentication import PeerAuthenticationSpec
 from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.server_tls import ServerTLSSettings
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 from proxyless.control_plane.world import MeshSettings, World
 from proxyless.model.workload import Workload
@@ -193,7 +200,7 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (se.ServicePort, "number"): _one(PORTS),
     (se.ServicePort, "name"): _port_names,
     (se.ServicePort, "protocol"): _one(["", "HTTP", "http", "GRPC", "HTTP2", "HTTPS", "TLS", "TCP", "UDP", "MONGO"]),
-    (se.ServiceEntryWorkloadSelector, "labels"): _labels,
+    (NetworkingWorkloadSelector, "labels"): _labels,
     (se.ServiceEntrySpec, "hosts"): st.lists(
         _one(["api.example.com", "b.example.com", *WILDCARDS]), min_size=1, max_size=2, unique=True
     ),
@@ -205,6 +212,20 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (WorkloadEntrySpec, "labels"): _labels,
     (WorkloadEntrySpec, "locality"): _localities,
     (WorkloadEntrySpec, "weight"): _one([0, 1, 128, 1000, 2**32 - 1]),
+    # Sidecar: the ports are bound by the judging Envoys, on loopback.
+    (sc.SidecarPort, "number"): _one([27080, 27081, 27443]),
+    (sc.SidecarPort, "name"): _port_names,
+    (sc.SidecarPort, "protocol"): _one(["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP", "MONGO", "HTTP_PROXY"]),
+    (sc.IstioEgressListener, "bind"): st.just("127.0.0.1"),
+    (sc.IstioEgressListener, "hosts"): _many(
+        _one(["./*", "*/*", "~/*", "default/reviews.default.svc.cluster.local", "other/*", "*/api.example.com"]), 1, 2
+    ),
+    (sc.IstioIngressListener, "bind"): st.just("127.0.0.1"),
+    (sc.IstioIngressListener, "default_endpoint"): _one(["127.0.0.1:9080", "unix:///tmp/app.sock"]),
+    (ServerTLSSettings, "server_certificate"): st.just("/etc/certs/server.pem"),
+    (ServerTLSSettings, "private_key"): st.just("/etc/certs/key.pem"),
+    (ServerTLSSettings, "ca_certificates"): st.just("/etc/certs/ca.pem"),
+    (ServerTLSSettings, "subject_alt_names"): _sans,
 }
 
 
@@ -232,6 +253,15 @@ ALWAYS = {
     (se.ServiceEntrySpec, "resolution"),
     (WorkloadEntrySpec, "address"),
     (PeerAuthenticationSpec, "selector"),
+    (sc.SidecarPort, "number"),
+    (sc.SidecarPort, "protocol"),
+    (sc.IstioEgressListener, "bind"),
+    (sc.IstioEgressListener, "hosts"),
+    (sc.IstioIngressListener, "bind"),
+    (sc.IstioIngressListener, "default_endpoint"),
+    (ServerTLSSettings, "server_certificate"),
+    (ServerTLSSettings, "private_key"),
+    (ServerTLSSettings, "ca_certificates"),
 }
 
 
