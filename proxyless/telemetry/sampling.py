@@ -6,7 +6,7 @@ Istio's default: 1% of the traces that start here and every trace whose caller s
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 log = logging.getLogger("proxyless.telemetry")
 
@@ -20,15 +20,17 @@ class Sampling:
 
     ratio: float = DEFAULT_RATIO
     parent_based: bool = True
+    _below: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_below", round(self.ratio * _MAX))
 
     def decide(self, trace_id: str, parent: bool | None) -> bool:
         """``parent``: the caller's decision, None when there is no caller."""
         if parent is not None and self.parent_based:
             return parent
-        if self.ratio >= 1:
-            return True
         # TraceIdRatioBased: the low 64 bits, so that a lower ratio samples a subset of what a higher one does.
-        return self.ratio > 0 and int(trace_id[16:], 16) < round(self.ratio * _MAX)
+        return int(trace_id[16:], 16) < self._below
 
 
 def from_environment(environ: Mapping[str, str]) -> Sampling:

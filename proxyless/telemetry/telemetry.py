@@ -152,7 +152,7 @@ class Telemetry:
         waits = patience(lines) if lines and connection.peer is not None else None
         context = RequestContext(
             trace,
-            request_id if acceptable(request_id) else new_request_id(),
+            request_id if request_id and acceptable(request_id) else new_request_id(),
             None if waits is None else time.monotonic() + waits,
             connection.peer,
         )

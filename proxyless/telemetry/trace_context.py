@@ -112,6 +112,8 @@ def inject(context: TraceContext) -> list[tuple[str, str]]:
     lines = [("traceparent", f"00-{context.trace_id}-{context.span_id}-0{flag}")]
     if context.state:
         lines.append(("tracestate", context.state))
+    if context.formats is Formats.NONE:
+        return lines
     if Formats.B3_SINGLE in context.formats:
         lines.append(("b3", f"{context.trace_id}-{context.span_id}-{'d' if context.debug else flag}"))
     if Formats.B3_MULTI in context.formats:
@@ -139,7 +141,8 @@ def _w3c(found: _Lines) -> TraceContext | None:
     # Version 00 has exactly four fields; ff is forbidden; later versions may append fields.
     if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
         return None
-    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1), _tracestate(found.get("tracestate", ())))
+    state = found.get("tracestate")
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1), _tracestate(state) if state else "")
 
 
 def _tracestate(lines: Iterable[str]) -> str:

@@ -23,7 +23,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Admission:
-    """One request, judged. seen: what telemetry is told. refusal: the mesh's answer instead of the application's."""
+    """One request, judged. seen: what telemetry is told. refusal: the mesh's answer instead of the application's.
+
+    scope: becomes the application's, see ``application_scope``.
+    """
 
     __slots__ = ("_connection", "_scope", "head", "refusal", "seen")
 
@@ -49,9 +52,12 @@ class Admission:
             headers.append((name.encode("ascii"), value.encode("latin-1")))
         extensions = self._connection.extensions()
         extensions[EXTENSION]["handled"] = True
-        if others := self._scope.get("extensions"):
+        scope = self._scope
+        if others := scope.get("extensions"):
             extensions = {**others, **extensions}
-        return {**self._scope, "headers": headers, "extensions": extensions}
+        scope["headers"] = headers
+        scope["extensions"] = extensions
+        return scope
 
     async def refuse(self, send: Send) -> None:
         """Answer with ``refusal``, which there must be, and tell telemetry."""

@@ -33,7 +33,7 @@ class MeshASGI:
             await self.app(scope, receive, send)
             return
         connection = ours.get("connection") or _unknown(scope)
-        admission = Admission(scope, connection, self.runtime, drop_underscores=self.drop_underscores)
+        admission = Admission(dict(scope), connection, self.runtime, drop_underscores=self.drop_underscores)
         if admission.refusal is not None:
             await admission.refuse(send)
             return

@@ -78,12 +78,14 @@ class Cycle:
         "scope",
         "sent",
         "status",
+        "task",
     )
 
     def __init__(self, protocol: MeshProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
         self._protocol = protocol
         self.scope = scope
         self.keep_alive = keep_alive
+        self.task: asyncio.Task[None] | None = None
         self.disconnected = False
         self.response_complete = False
         self.more_body = True
@@ -150,6 +152,8 @@ class Cycle:
                 self._fail()
         finally:
             self._end()
+            if self.task is not None:
+                self._protocol.tasks.discard(self.task)
 
     async def receive(self) -> Message:
         """ASGI's ``receive``."""

@@ -132,7 +132,10 @@ class MeshProtocol(HttpToolsProtocol):
             self._head_bytes += size
             self._head_at_most += size
         try:
-            self._parse(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
             if self._answering():
                 self.transport.close()
@@ -146,21 +149,15 @@ class MeshProtocol(HttpToolsProtocol):
         elif self._head_timer is None:
             self._start_head_timer()
 
-    def _parse(self, data: bytes) -> None:
+    def _upgrade(self, rest: memoryview) -> None:
         """As uvicorn's, but an Upgrade that we do not take is ignored (RFC 9110 section 7.8).
 
         llhttp counts such a request as complete with its head: its body would be read as the next request.
         """
-        rest: bytes | memoryview = data
         while not self.transport.is_closing():
-            try:
-                self.parser.feed_data(rest)
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
                 return
-            except httptools.HttpParserUpgrade as upgrade:
-                if self._should_upgrade():
-                    self.handle_websocket_upgrade()
-                    return
-                rest = memoryview(rest)[upgrade.args[0] :]
             head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
             for name, value in self.headers:
                 if name not in (b"connection", b"upgrade", b"http2-settings"):
@@ -169,6 +166,11 @@ class MeshProtocol(HttpToolsProtocol):
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
             # Only one request more is taken from such a connection's client: it wanted to speak something else.
             self.parser.feed_data(b"".join([*head, b"connection: close\r\n\r\n"]))
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -186,7 +188,7 @@ class MeshProtocol(HttpToolsProtocol):
             name = name.lower()
             self.headers.append((name, value))
             if name in _FRAMING:
-                self._framing.append((name, value))
+                self._framing.append((name, value.lower()))
             return
         # A trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
         self._trailer_bytes += len(name) + len(value) + 4
@@ -232,7 +234,7 @@ class MeshProtocol(HttpToolsProtocol):
             self,
             self.scope,  # type: ignore[arg-type]
             keep_alive=not self.server_state.draining and version != "1.0" and parser.should_keep_alive(),
-            expects_continue=any(name == b"expect" and v.lower() == b"100-continue" for name, v in self._framing),
+            expects_continue=bool(self._framing) and (b"expect", b"100-continue") in self._framing,
         )
         busy = self.cycle is not None and not self.cycle.response_complete
         self.cycle = cycle
@@ -269,9 +271,9 @@ class MeshProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
-        task = self.loop.create_task(cycle.run(self._mesh))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        # With a name, or one is made up for each; it takes itself out of the set, without a turn of the loop for that.
+        cycle.task = self.loop.create_task(cycle.run(self._mesh), name="request")
+        self.tasks.add(cycle.task)
 
     def _close_if_idle(self) -> None:
         """One timer for all requests of the connection: starting one for each would cost more than looking again."""
@@ -312,9 +314,10 @@ class MeshProtocol(HttpToolsProtocol):
                 return "501 Not Implemented", "Transfer-Encoding is not chunked"
             if codings and version == "1.0":
                 return "400 Bad Request", "Transfer-Encoding is not of HTTP/1.0"
-        if b"#" in self.url:
+        url = self.url
+        if b"#" in url:
             return "400 Bad Request", "path has a fragment"
-        if self.url.startswith(b"/"):
+        if url.startswith(b"/"):
             return None
         # The URL is the whole one, as to a proxy (RFC 9112 section 3.2.2).
         hosts = [value.lower() for name, value in self.headers if name == b"host"]
