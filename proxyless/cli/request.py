@@ -13,6 +13,7 @@ import httpx2
 
 from proxyless.cli import output
 from proxyless.cli.identity import add_identity, mesh_of
+from proxyless.cli.interrupt import Interrupt
 from proxyless.cli.logs import OneLine
 from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_headers, add_output, parse_headers, parse_url
 from proxyless.engine.record import PHASES, AttemptRecord, CallRecord
@@ -44,26 +45,24 @@ def run(arguments: argparse.Namespace) -> int:
     headers = parse_headers(arguments.header)
     request = parse_url(arguments.method, arguments.url, headers)
     done: list[dict[str, Any]] = []
-    interrupted = False
-    with _warnings_once(), mesh_of(arguments) as mesh:
+    with _warnings_once(), Interrupt() as interrupt, mesh_of(arguments) as mesh:
         mesh.wait_ready(READY_TIMEOUT)
         if arguments.explain:
             for line in mesh.explain(arguments.method, arguments.url, dict(headers)).to_text():
                 output.message(line)
         with httpx2.Client(transport=mesh.transport(), follow_redirects=False) as client:
             try:
-                while len(done) < arguments.repeat:
+                while len(done) < arguments.repeat and not interrupt.asked:
                     done.append(_send(client, arguments, headers))
             except KeyboardInterrupt:
                 if not done:
                     raise
-                interrupted = True
         if any(one["error"] for one in done):
             _say_if_outside(mesh, request)
     _show(arguments, done)
     if arguments.explain:
         _print_phases(_summary(done)["phases"], arguments.repeat > 1)
-    if interrupted:
+    if interrupt.asked:
         return 130
     return 1 if any(one["error"] for one in done) else 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from proxyless.telemetry.context import RequestContext, current
 from proxyless.telemetry.trace_context import TraceContext
@@ -16,7 +18,10 @@ def application_span() -> TraceContext | None:
     api = sys.modules.get(_API)
     if api is None:
         return None
-    context = api.get_current_span().get_span_context()
+    span = api.get_current_span()
+    if (ours := getattr(span, "served", None)) is not None:
+        return ours  # type: ignore[no-any-return]
+    context = span.get_span_context()
     if not context.is_valid:
         return None
     return TraceContext(
@@ -48,15 +53,34 @@ class serving:  # used like a function; as a generator it would cost each reques
 
 
 def _attach(trace: TraceContext) -> Callable[[], None]:
-    api = sys.modules[_API]
     from opentelemetry import context as otel_context
 
-    span_context = api.SpanContext(
-        int(trace.trace_id, 16),
-        int(trace.span_id, 16),
-        is_remote=False,
-        trace_flags=api.TraceFlags(int(trace.sampled)),
-        trace_state=api.TraceState.from_header([trace.state]) if trace.state else None,
-    )
-    token = otel_context.attach(api.set_span_in_context(api.NonRecordingSpan(span_context)))
+    token = otel_context.attach(sys.modules[_API].set_span_in_context(_span_class()(trace)))
     return lambda: otel_context.detach(token)
+
+
+@functools.cache
+def _span_class() -> type[Any]:
+    """OpenTelemetry is imported only if the application, or an exporter, has done so."""
+    api = sys.modules[_API]
+
+    class ServedSpan(api.NonRecordingSpan):  # type: ignore[misc, name-defined]
+        """Our server span to the application's OpenTelemetry, in its terms once it asks: most requests never do."""
+
+        def __init__(self, served: TraceContext) -> None:
+            self.served = served
+
+        def get_span_context(self) -> Any:
+            trace = self.served
+            return api.SpanContext(
+                int(trace.trace_id, 16),
+                int(trace.span_id, 16),
+                is_remote=False,
+                trace_flags=api.TraceFlags(int(trace.sampled)),
+                trace_state=api.TraceState.from_header([trace.state]) if trace.state else None,
+            )
+
+        def __repr__(self) -> str:
+            return f"ServedSpan({self.served!r})"
+
+    return ServedSpan

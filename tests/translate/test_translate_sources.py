@@ -81,7 +81,7 @@ def sources(client: Client, type_url: str, name: str, yaml: str = YAML) -> dict[
 @pytest.mark.parametrize(
     ("type_url", "name", "expected"),
     [
-        (type_urls.ROUTE, f"{HOST}:80", {"VirtualService root", "VirtualService inner"}),
+        (type_urls.ROUTE, f"{HOST}:80", {"VirtualService root", "VirtualService inner", "DestinationRule sticky"}),
         (type_urls.ROUTE, f"{RATINGS}:80", {"Service ratings"}),
         (type_urls.ROUTE, "pay.example:80", {"ServiceEntry pay"}),
         (type_urls.CLUSTER, f"outbound|80|v1|{HOST}", {"Service reviews", "DestinationRule sticky"}),
