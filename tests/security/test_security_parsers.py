@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless.engine.request import Request
 from proxyless.identity.pem import certificates_der
 from proxyless.model.errors import ConfigurationError, IdentityError, NotReadyError
 from proxyless.model.workload import Workload
