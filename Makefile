@@ -30,8 +30,9 @@ lint: $(READY)  ## style, types, layer rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## what one request costs, beside plain clients
-	@$(BIN)/python benchmarks/request_cost.py
+bench: $(READY)  ## what a request costs, beside plain clients and a pair of Envoys (ARGS=--quick takes 3 minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m benchmarks.requests $(ARGS)
 
 clean:  ## remove everything the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Measurements. Every claim about speed or scale comes from here: see docs/benchmarks."""

@@ -1,0 +1,153 @@
+"""The mesh that is measured: a control plane with 100 services, one server behind three fronts, a pair of Envoys."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.requests.certificates import write_certificates
+from benchmarks.requests.spans import SpanSink
+from proxyless.cli.demo.processes import Processes, wait_for
+
+APPLICATION = "benchmarks.requests.application:app"
+ROOT = Path(__file__).parents[2]
+SERVICES = 100
+# What both sides of the comparison do: routes that are looked at in order, retries armed, mutual TLS required.
+_RULES = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}]
+  http:
+    - match: [{{headers: {{x-canary: {{exact: "yes"}}}}}}]
+      timeout: 5s
+      route: [{{destination: {{host: {name}}}}}]
+    - match: [{{uri: {{prefix: /admin/}}, method: {{exact: DELETE}}}}]
+      directResponse: {{status: 403}}
+    - timeout: 15s
+      retries: {{attempts: 2, retryOn: "connect-failure,refused-stream,reset-before-request,gateway-error"}}
+      route: [{{destination: {{host: {name}}}}}]
+---
+"""
+_SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}
+---
+"""
+_STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where everything listens, and which processes are behind it.
+
+    plain, secured: bare uvicorn, plaintext and with mutual TLS. serving: ``proxyless serve``. envoy: the outbound port
+    of the client's Envoy. pids: by name. services: all hosts of the mesh.
+    """
+
+    state_dir: Path
+    certificates: Path
+    plain: str
+    secured: str
+    serving: str
+    envoy: str
+    pids: dict[str, int]
+    services: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def world(envoy_threads: int) -> Iterator[World]:
+    """Start all of it, and end all of it."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        certificates = folder / "certificates"
+        certificates.mkdir()
+        write_certificates(certificates)
+        sink = stack.enter_context(SpanSink())
+        os.environ.update(sink.environment)
+        services = tuple(f"service-{number:03}" for number in range(SERVICES - 2))
+        hosts = ("hello", "hello-envoy", *services)
+        config = folder / "config.yaml"
+        config.write_text(_STRICT + "---\n" + "".join((_SERVICE + _RULES).format(name=host) for host in hosts))
+        processes = Processes(folder / "state")
+        stack.callback(processes.stop_all)
+        free = [part for name in ("xds", "xds-tls", "http") for part in (f"--{name}-address", "127.0.0.1:0")]
+        processes.start("control-plane", "control-plane", "--dev", "--config", str(config), *free)
+        wait_for("the control plane", processes.control_plane_addresses)
+        plain, secured, serving, outbound, waiting = _ports(5)
+        pids = {
+            "plain": _uvicorn(stack, plain),
+            "secured": _uvicorn(stack, secured, *_mutual_tls(certificates)),
+        }
+        processes.start("serve", "serve", APPLICATION, "--service", "hello", "--port", str(serving), cwd=ROOT)
+        for name, service, port, own in (
+            ("envoy-in", "hello-envoy", plain, 0),
+            # A client's sidecar: nobody calls the application behind it, but Envoy waits for one.
+            ("envoy-out", "caller", _listening(stack, waiting), outbound),
+        ):
+            processes.start(
+                name,
+                *("envoy", "sidecar", "--service", service, "--app-port", str(port), "--outbound-port", str(own)),
+                *("--concurrency", str(envoy_threads), "--log-level", "error"),
+            )
+        pids |= {name: processes.pid(name) for name in ("control-plane", "serve", "envoy-in", "envoy-out")}
+        started = World(
+            folder / "state",
+            certificates,
+            f"http://127.0.0.1:{plain}",
+            f"https://localhost:{secured}",
+            f"https://127.0.0.1:{serving}",
+            f"http://127.0.0.1:{outbound}",
+            pids,
+            hosts,
+        )
+        wait_for("bare uvicorn", lambda: _answers(started.plain, {}))
+        wait_for("the pair of Envoys", lambda: _answers(started.envoy, {"host": "hello-envoy"}))
+        yield started
+
+
+def _uvicorn(stack: contextlib.ExitStack, port: int, *arguments: str) -> int:
+    command = [sys.executable, "-m", "uvicorn", APPLICATION, "--port", str(port), "--no-access-log"]
+    process = subprocess.Popen([*command, "--log-level", "error", "--timeout-keep-alive", "3600", *arguments], cwd=ROOT)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    return process.pid
+
+
+def _mutual_tls(certificates: Path) -> list[str]:
+    own, authority = str(certificates / "server.pem"), str(certificates / "ca.pem")
+    return ["--ssl-keyfile", own, "--ssl-certfile", own, "--ssl-ca-certs", authority, "--ssl-cert-reqs", "2"]
+
+
+def _answers(base: str, headers: dict[str, str]) -> bool | None:
+    try:
+        return httpx2.get(base + "/", headers=headers, trust_env=False).status_code == 200 or None
+    except httpx2.HTTPError:
+        return None
+
+
+def _ports(count: int) -> list[int]:
+    """Free ones, all different."""
+    with contextlib.ExitStack() as probing:
+        probes = [probing.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _listening(stack: contextlib.ExitStack, port: int) -> int:
+    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+    return port
