@@ -60,11 +60,12 @@ class Admission:
         return scope
 
     async def refuse(self, send: Send) -> None:
-        """Answer with ``refusal``, which there must be, and tell telemetry."""
+        """Tell telemetry, and answer with ``refusal``, which there must be."""
         reply = self.refusal
         assert reply is not None
-        await _answer(self._scope, send, reply, self.head.request.method)
+        # First: whoever sends the answer tells what he knows of its end, and that is not the reason.
         self.seen.end(reply.status, reply.flags, response_bytes=len(reply.body), reason=reply.reason or "refused")
+        await _answer(self._scope, send, reply, self.head.request.method)
 
 
 def _judge(head: Head, caller: Caller, runtime: InboundRuntime, port: int | None) -> Allow | Respond:

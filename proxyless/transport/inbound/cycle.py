@@ -58,6 +58,7 @@ class Cycle:
     __slots__ = (
         "_awaited",
         "_body",
+        "_buffered",
         "_chunked",
         "_continue",
         "_delivered",
@@ -98,6 +99,7 @@ class Cycle:
         self._seen: ServerObservation | None = None
         # Of the request: what the application has not had yet, whether it had all, and what wakes it.
         self._body: list[bytes] = []
+        self._buffered = 0
         self._delivered = False
         self._awaited: asyncio.Event | None = None
         # Of the response: whether it began, its head while that waits for the body, and how much body may follow.
@@ -116,7 +118,8 @@ class Cycle:
         if self.response_complete:
             return
         self._body.append(body)
-        if self.received > _HIGH_WATER and sum(map(len, self._body)) > _HIGH_WATER:
+        self._buffered += len(body)
+        if self._buffered > _HIGH_WATER:
             self._protocol.flow.pause_reading()
         self.wake()
 
@@ -145,7 +148,8 @@ class Cycle:
         else:
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
-                self._cut()
+                if not self.response_complete:
+                    self._cut()
             elif not (self.response_complete or self.disconnected):
                 what = "completing" if self._started else "starting"
                 logger.error("ASGI callable returned without %s response.", what)
@@ -161,7 +165,7 @@ class Cycle:
             self._continue = False
             self._protocol.transport.write(_CONTINUE)
         if not (self.disconnected or self.response_complete):
-            self._protocol.flow.resume_reading()
+            self._protocol.resume_reading()
             # After the whole body, all that is left to hear of is the end.
             if not self._body and (self.more_body or self._delivered):
                 self._awaited = self._awaited or asyncio.Event()
@@ -171,6 +175,7 @@ class Cycle:
             return {"type": "http.disconnect"}
         body = b"".join(self._body)
         self._body.clear()
+        self._buffered = 0
         self._delivered = not self.more_body
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
@@ -195,6 +200,12 @@ class Cycle:
 
     def _start(self, message: Message) -> None:
         status = message["status"]
+        if not 200 <= status <= 999:
+            # What follows an informational head is the next head: its body would be read as one.
+            raise RuntimeError(f"Invalid HTTP status {status}.")
+        old = self.scope["http_version"] == "1.0"
+        # Anew: an earlier head may have been refused half-way.
+        self._left, self._chunked = None, False
         content = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in self._protocol.server_state.default_headers:
             content += (name, b": ", value, b"\r\n")
@@ -204,21 +215,32 @@ class Cycle:
             if _BAD_VALUE.search(value):
                 raise RuntimeError("Invalid HTTP header value.")
             if name == b"content-length":
+                if not value.isdigit() or self._left is not None:
+                    raise RuntimeError("Invalid Content-Length.")
                 self._left = int(value)
             elif name == b"transfer-encoding":
-                self._chunked = value.lower() == b"chunked"
+                if value.lower() != b"chunked" or self._chunked:
+                    raise RuntimeError("Invalid Transfer-Encoding: the server's own is chunked.")
+                if old:
+                    continue
+                self._chunked = True
             elif name == b"connection":
                 closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
             elif name == b"grpc-status":
                 self.grpc_status = bytes(value).decode("latin-1")[:3]
             content += (name, b": ", value, b"\r\n")
+        if self._chunked and self._left is not None:
+            raise RuntimeError("Content-Length and Transfer-Encoding exclude each other.")
+        if self._continue and self.more_body:
+            # The client may send its body yet, or never: what comes next could be that or a request.
+            self.keep_alive = False
         if closes:
             self.keep_alive = False
         elif not self.keep_alive:
             content.append(b"connection: close\r\n")
         self._no_body = self._no_body or status in _NO_BODY
         # To HTTP/1.0 the end of the connection is the end of the body.
-        if self._left is None and not self._chunked and not self._no_body and self.scope["http_version"] != "1.0":
+        if self._left is None and not self._chunked and not self._no_body and not old:
             self._chunked = True
             content.append(b"transfer-encoding: chunked\r\n")
         content.append(b"\r\n")
@@ -282,7 +304,7 @@ class Cycle:
             self._cut()
             return
         self._take_head()
-        self._chunked, self._no_body, self._left = False, self.scope["method"] == "HEAD", None
+        self._no_body = self.scope["method"] == "HEAD"
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(_FAILED)),
@@ -293,7 +315,10 @@ class Cycle:
 
     def _cut(self) -> None:
         self._take_head()
-        self._protocol.transport.close()
+        if self._started and self._left is None and not self._chunked and not self._no_body:
+            self._protocol.transport.abort()  # a mere end would complete it
+        else:
+            self._protocol.transport.close()
 
     def _end(self) -> None:
         """Tell telemetry, the first time."""

@@ -32,6 +32,8 @@ MAX_HEAD_BYTES = 60 * 1024
 MAX_HEADERS = 100
 # Seconds from a connection's beginning to its first complete head, and from the first bytes of any later one.
 HEAD_TIMEOUT = 60.0
+# Requests of one connection that wait for the answer to an earlier one. Clients that pipeline at all send a few.
+MAX_PIPELINED = 100
 _FRAMING = frozenset({b"transfer-encoding", b"expect"})
 _TOO_LARGE = "431 Request Header Fields Too Large", "head is larger than 60 KiB or has more than 100 headers"
 
@@ -70,7 +72,8 @@ class MeshProtocol(HttpToolsProtocol):
         self._chunk_size = 0
         self._in_head = True
         self._chunk_is_head = True
-        self._trailer_bytes = 0
+        # What came since the last part of a body: trailers and chunk extensions, of which nobody hears.
+        self._unheard = 0
         self._framing: list[tuple[bytes, bytes]] = []
         # Requests that came before the answer to an earlier one, and the one that is being answered.
         self._waiting: deque[Cycle] = deque()
@@ -105,10 +108,7 @@ class MeshProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._expiry_timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
-        self._head_timer = self._expiry_timer = self._idle_timer = None
+        self._stop_timers()
         self.connections.discard(self)
         for cycle in (self.cycle, self._active, *self._waiting):
             if cycle is not None:
@@ -131,6 +131,8 @@ class MeshProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += size
             self._head_at_most += size
+        else:
+            self._unheard += size
         try:
             try:
                 self.parser.feed_data(data)
@@ -142,6 +144,8 @@ class MeshProtocol(HttpToolsProtocol):
             else:
                 self.send_400_response("Invalid HTTP request received.")
             return
+        if self._unheard > MAX_HEAD_BYTES:
+            self.transport.close()
         if not (self._in_head and self._head_bytes) or self.transport.is_closing():
             return
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -155,10 +159,12 @@ class MeshProtocol(HttpToolsProtocol):
         llhttp counts such a request as complete with its head: its body would be read as the next request.
         """
         while not self.transport.is_closing():
-            if self._should_upgrade():
+            # Not into the middle of an earlier answer.
+            if self._should_upgrade() and not self._answering():
+                self._stop_timers()
                 self.handle_websocket_upgrade()
                 return
-            head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+            head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.scope["http_version"].encode(), b"\r\n"]
             for name, value in self.headers:
                 if name not in (b"connection", b"upgrade", b"http2-settings"):
                     head += [name, b": ", value, b"\r\n"]
@@ -181,7 +187,7 @@ class MeshProtocol(HttpToolsProtocol):
         if not self._chunk_is_head:
             self._head_bytes = 0
         self._chunk_is_head = False
-        self._trailer_bytes = 0
+        self._unheard = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
@@ -189,15 +195,13 @@ class MeshProtocol(HttpToolsProtocol):
             self.headers.append((name, value))
             if name in _FRAMING:
                 self._framing.append((name, value.lower()))
-            return
-        # A trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
-        self._trailer_bytes += len(name) + len(value) + 4
-        if self._trailer_bytes > MAX_HEAD_BYTES:
-            self.transport.close()
+        # Else a trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_head_timer()
+        if self.transport.is_closing():
+            return
         parser, url = self.parser, self.url
         version = parser.get_http_version()
         method = parser.get_method()
@@ -234,18 +238,23 @@ class MeshProtocol(HttpToolsProtocol):
             self,
             self.scope,  # type: ignore[arg-type]
             keep_alive=not self.server_state.draining and version != "1.0" and parser.should_keep_alive(),
-            expects_continue=bool(self._framing) and (b"expect", b"100-continue") in self._framing,
+            expects_continue=bool(self._framing)
+            and version != "1.0"
+            and (b"expect", b"100-continue") in self._framing,
         )
         busy = self.cycle is not None and not self.cycle.response_complete
         self.cycle = cycle
         if busy:
-            # Pipelined: one after the other, and no more of them than this.
+            # Pipelined: one after the other, and no more of them than came with this.
             self.flow.pause_reading()
             self._waiting.append(cycle)
+            if len(self._waiting) > MAX_PIPELINED:
+                self.transport.close()
         else:
             self._begin(cycle)
 
     def on_body(self, body: bytes) -> None:
+        self._unheard = 0
         # After a refused head there is no cycle for the body that may follow it.
         if self.cycle is not None and not self.transport.is_closing() and not self.parser.should_upgrade():
             self.cycle.feed(body)
@@ -261,13 +270,18 @@ class MeshProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self._waiting:
             self._begin(self._waiting.popleft())
             return
+        self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def resume_reading(self) -> None:
+        """For what the request that is being answered has to come, but not for more requests behind those that wait."""
+        if self._active is self.cycle:
+            self.flow.resume_reading()
 
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
@@ -349,6 +363,12 @@ class MeshProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._expiry_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._expiry_timer = self._idle_timer = None
 
     def _websocket(self, inner: Any, **arguments: Any) -> asyncio.Protocol:
         protocol: asyncio.Protocol = inner(**arguments)
