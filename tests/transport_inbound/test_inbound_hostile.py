@@ -404,6 +404,51 @@ def test_telemetry_knows_why_a_request_was_refused() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("sent", "seen", "decoded"),
+    [
+        ("/a/../admin?x=/../y", "/admin?x=/../y", "/admin"),
+        ("/a/%2e%2E/admin", "/admin", "/admin"),
+        ("/a\\..\\admin", "/admin", "/admin"),
+        ("/../../etc/passwd", "/etc/passwd", "/etc/passwd"),
+        ("/a%2Fb//c/./d", "/a%2Fb//c/d", "/a/b//c/d"),
+        ("/a%2Fb//c", "/a%2Fb//c", "/a/b//c"),
+        ("/%C3%A9%2e", "/%C3%A9.", "/\u00e9."),
+    ],
+)
+def test_the_mesh_and_the_application_see_one_spelling_of_a_path(sent: str, seen: str, decoded: str) -> None:
+    async def test() -> None:
+        scopes: list[Scope] = []
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            scopes.append(scope)
+            await hello(scope, receive, send)
+
+        client = Client(app)
+        client.send(f"GET {sent} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+        await settle()
+        client.send(f"GET {sent} HTTP/1.1\r\nhost: a".encode() + WEBSOCKET[WEBSOCKET.index(b"\r\nconnection") :])
+        await settle()
+        assert [scope["type"] for scope in scopes] == ["http", "websocket"]
+        assert [scope["raw_path"].decode() for scope in scopes] == [seen.partition("?")[0]] * len(scopes)
+        assert [scope["path"] for scope in scopes] == [decoded] * len(scopes)
+        assert [one.head.path for one in client.admitted] == [seen] * len(scopes)  # type: ignore[attr-defined]
+        await client.end()
+
+    run(test)
+
+
+def test_an_escaped_nul_is_refused() -> None:
+    async def test() -> None:
+        client = Client(hello)
+        client.send(b"GET /a%00b HTTP/1.1\r\nhost: a\r\n\r\n")
+        await settle()
+        assert client.wire.written.startswith(b"HTTP/1.1 400")
+        await client.end()
+
+    run(test)
+
+
 # Random clients and random applications
 
 _PIECES = st.sampled_from(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from proxyless.engine.inbound import Allow, Caller, decide
 from proxyless.engine.replies import respond
@@ -57,6 +58,12 @@ class Admission:
             extensions = {**others, **extensions}
         scope["headers"] = headers
         scope["extensions"] = extensions
+        if self.head.respelled:
+            # The application sees the path that was judged.
+            path = self.head.request.path.partition("?")[0]
+            scope["raw_path"] = path.encode("latin-1")
+            scope["path"] = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
+        return scope
         return scope
 
     async def refuse(self, send: Send) -> None:

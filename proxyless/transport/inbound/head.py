@@ -10,6 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import quote
 
+from proxyless.engine.paths import is_acceptable, normalised
 from proxyless.engine.request import Request
 from proxyless.telemetry.telemetry import READ_HEADERS
 from proxyless.telemetry.trace_context import TRACE_HEADERS
@@ -61,19 +62,26 @@ def _name(raw: bytes) -> _Name:
 class Head:
     """request: as the mesh judges it, header names lower case. problem: why it must be answered 400, "" if sound.
 
+    respelled: whether the path came in another spelling than the normalised one, which ``request`` has.
     headers: what the application gets, in ASGI's form; forged ones are gone, ours are in, and trace context and request
     id are still to come. read_lines: what telemetry reads.
     """
 
-    __slots__ = ("headers", "problem", "read_lines", "request")
+    __slots__ = ("headers", "problem", "read_lines", "request", "respelled")
 
     def __init__(
-        self, request: Request, headers: list[tuple[bytes, bytes]], read_lines: list[tuple[str, str]], problem: str
+        self,
+        request: Request,
+        headers: list[tuple[bytes, bytes]],
+        read_lines: list[tuple[str, str]],
+        problem: str,
+        respelled: bool,
     ) -> None:
         self.request = request
         self.headers = headers
         self.read_lines = read_lines
         self.problem = problem
+        self.respelled = respelled
 
 
 def read(scope: MutableMapping[str, Any], connection: Connection, *, drop_underscores: bool = False) -> Head:
@@ -113,11 +121,13 @@ def read(scope: MutableMapping[str, Any], connection: Connection, *, drop_unders
         line = (_XFCC, told.encode("latin-1"))
         judged.append(line)
         kept.append(line)
-    path = _path(scope)
+    received = _path(scope)
+    path = normalised(received)
     method = scope.get("method", "GET")
     host = hosts[0] if hosts else ""
     request = ServedRequest(method, connection.local, path, host, scope.get("scheme", "http"), judged, content_type)
-    return Head(request, kept, read_lines, _problem(scope, hosts, path, method))
+    problem = _problem(scope, hosts, received, method)
+    return Head(request, kept, read_lines, problem, path != received)
 
 
 def _path(scope: MutableMapping[str, Any]) -> str:
@@ -145,4 +155,6 @@ def path_problem(path: str, method: str) -> str:
     """Policy and routing must see the same path (CVE-2026-33186), and a fragment never travels (CVE-2021-39156)."""
     if not path.startswith("/") and not (path == "*" and method == "OPTIONS"):
         return "a path that does not begin with a slash"
+    if not is_acceptable(path):
+        return "an escaped NUL in its path"
     return "a fragment in its path" if "#" in path else ""
