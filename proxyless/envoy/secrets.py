@@ -15,6 +15,8 @@ from proxyless.model.errors import ConfigurationError
 
 _FILE_CERTIFICATE, _FILE_ROOTS, _SYSTEM = "file-cert:", "file-root:", "system"
 _MAX_FILE = 1 << 20
+# What Envoy is given it also shows, keys apart: nothing but what such a file is for.
+_CERTIFICATES, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 _NAMED = "which the tls of a DestinationRule or Sidecar names"
 # Where distributions keep the system's roots, beside what Python's OpenSSL was built with.
 _SYSTEM_ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -37,11 +39,12 @@ def secret(name: str, identity: IdentitySource) -> secret_pb2.Secret | None:
         made.validation_context.trusted_ca.inline_bytes = bundle.roots_pem
     elif name.startswith(_FILE_CERTIFICATE):
         certificate, _, key = name.removeprefix(_FILE_CERTIFICATE).partition("~")
-        made.tls_certificate.certificate_chain.inline_bytes = _read(Path(certificate))
-        made.tls_certificate.private_key.inline_bytes = _read(Path(key))
+        made.tls_certificate.certificate_chain.inline_bytes = _read(Path(certificate), _CERTIFICATES)
+        made.tls_certificate.private_key.inline_bytes = _read(Path(key), _KEY)
     elif name.startswith(_FILE_ROOTS):
         path = name.removeprefix(_FILE_ROOTS)
-        made.validation_context.trusted_ca.inline_bytes = _read(_system_roots() if path == _SYSTEM else Path(path))
+        roots = _system_roots() if path == _SYSTEM else Path(path)
+        made.validation_context.trusted_ca.inline_bytes = _read(roots, _CERTIFICATES)
     else:
         return None
     return made
@@ -55,8 +58,10 @@ def _system_roots() -> Path:
     raise ConfigurationError("this machine has no file of root certificates: install ca-certificates")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, kind: bytes) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path}, {_NAMED}, is no regular file")  # opening a pipe would wait for ever
         with path.open("rb") as stream:
             content = stream.read(_MAX_FILE + 1)
     except (OSError, ValueError) as error:
@@ -64,4 +69,6 @@ def _read(path: Path) -> bytes:
         raise ConfigurationError(f"{path}, {_NAMED}, cannot be read: {why}") from None
     if len(content) > _MAX_FILE:
         raise ConfigurationError(f"{path}, {_NAMED}, is larger than {_MAX_FILE} bytes")
+    if kind not in content:
+        raise ConfigurationError(f"{path}, {_NAMED}, has no {kind.decode().strip('-').lower()} in PEM form")
     return content

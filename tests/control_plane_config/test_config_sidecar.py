@@ -136,6 +136,7 @@ def test_senseless_sidecars_are_refused(spec: dict[str, Any], field: str, words:
         (egress(hosts=["*/*", "shop/a.b"]), "SchemaValidationError", "spec.egress[0].hosts"),
         (egress(port=port(1), captureMode="IPTABLES"), "FieldNotActedOn", "spec.egress[0].captureMode"),
         (egress(port=port(1), bind="127.0.0.1"), "FieldNotActedOn", "spec.egress[0].bind"),
+        (egress(port=port(1), bind="0.0.0.0"), "SchemaValidationError", "spec.egress[0].bind"),
         (ingress(), "FieldNotActedOn", "spec.ingress"),
         ({"inboundConnectionPool": {"tcp": {"maxConnections": 1}}}, "FieldNotActedOn", "spec.inboundConnectionPool"),
     ],

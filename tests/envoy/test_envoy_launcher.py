@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -142,15 +143,24 @@ def test_secrets(tmp_path: Path, authority: CertificateAuthority) -> None:
     assert secrets.secret("nobody's", identity) is None
 
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    certificate.write_text("certificate")
-    key.write_text("key")
+    certificate.write_text("-----BEGIN CERTIFICATE-----")
+    key.write_text("-----BEGIN PRIVATE KEY-----")
     files = secrets.secret(f"file-cert:{certificate}~{key}", identity)
     assert files is not None
-    assert files.tls_certificate.private_key.inline_bytes == b"key"
+    assert files.tls_certificate.private_key.inline_bytes == key.read_bytes()
     roots = secrets.secret(f"file-root:{certificate}", identity)
     assert roots is not None
-    assert roots.validation_context.trusted_ca.inline_bytes == b"certificate"
-    for name in (f"file-root:{tmp_path / 'none'}", f"file-cert:{certificate}~", "file-root:\0"):
+    assert roots.validation_context.trusted_ca.inline_bytes == certificate.read_bytes()
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for name in (
+        f"file-root:{tmp_path / 'none'}",
+        f"file-cert:{certificate}~",
+        "file-root:\0",
+        f"file-root:{pipe}",
+        f"file-root:{key}",
+        f"file-cert:{certificate}~{certificate}",
+        "file-root:/etc/passwd",
+    ):
         with pytest.raises(ConfigurationError, match="DestinationRule"):
             secrets.secret(name, identity)
 

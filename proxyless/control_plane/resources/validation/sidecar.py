@@ -1,5 +1,7 @@
 """Sidecar: what Istio's ValidateSidecar checks."""
 
+import ipaddress
+
 from proxyless.control_plane.resources.names import is_dns_label, is_host, is_ip
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.server_tls import ServerTLSMode, ServerTLSSettings
@@ -123,6 +125,8 @@ def _bind(checks: Checks, path: str, port: SidecarPort, listener: IstioEgressLis
     elif port.number:
         if listener.bind and not is_ip(listener.bind):
             checks.error(f"{path}.bind", f"{listener.bind!r} is not an IP address")
+        elif listener.bind and not ipaddress.ip_address(listener.bind).is_loopback:
+            checks.warning(f"{path}.bind", "whoever can reach it calls with the workload's identity; is it 127.0.0.1?")
     else:
         if listener.bind.startswith(UNIX):
             _unix(checks, f"{path}.bind", listener.bind)
