@@ -367,6 +367,22 @@ def test_half_an_answer_to_http_1_0_is_not_taken_for_the_whole() -> None:
     run(test)
 
 
+def test_an_application_that_rewrites_its_scope_still_answers_what_was_asked() -> None:
+    async def test() -> None:
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            scope["method"] = "GET"
+            del scope["http_version"]
+            raise ValueError
+
+        client = Client(app)
+        client.send(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await settle()
+        assert client.wire.written.startswith(b"HTTP/1.1 500")
+        assert client.wire.written.endswith(b"\r\n\r\n")
+
+    run(test)
+
+
 def test_what_an_application_returns_after_its_answer_does_not_cut_the_next() -> None:
     async def test() -> None:
         async def app(scope: Scope, receive: Any, send: Any) -> object:

@@ -64,7 +64,6 @@ class Admission:
             scope["raw_path"] = path.encode("latin-1")
             scope["path"] = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
         return scope
-        return scope
 
     async def refuse(self, send: Send) -> None:
         """Tell telemetry, and answer with ``refusal``, which there must be."""

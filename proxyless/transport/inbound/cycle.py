@@ -65,8 +65,10 @@ class Cycle:
         "_error",
         "_flush",
         "_head",
+        "_is_head",
         "_left",
         "_no_body",
+        "_old",
         "_protocol",
         "_seen",
         "_started",
@@ -106,7 +108,10 @@ class Cycle:
         self._started = False
         self._head = b""
         self._flush: asyncio.Handle | None = None
-        self._no_body = scope["method"] == "HEAD"
+        # Of the request, whose scope the application may change.
+        self._is_head = scope["method"] == "HEAD"
+        self._old = scope["http_version"] == "1.0"
+        self._no_body = self._is_head
         self._chunked = False
         self._left: int | None = None
 
@@ -203,7 +208,6 @@ class Cycle:
         if not 200 <= status <= 999:
             # What follows an informational head is the next head: its body would be read as one.
             raise RuntimeError(f"Invalid HTTP status {status}.")
-        old = self.scope["http_version"] == "1.0"
         # Anew: an earlier head may have been refused half-way.
         self._left, self._chunked = None, False
         content = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
@@ -221,7 +225,7 @@ class Cycle:
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or self._chunked:
                     raise RuntimeError("Invalid Transfer-Encoding: the server's own is chunked.")
-                if old:
+                if self._old:
                     continue
                 self._chunked = True
             elif name == b"connection":
@@ -238,9 +242,9 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             content.append(b"connection: close\r\n")
-        self._no_body = self._no_body or status in _NO_BODY
+        self._no_body = self._is_head or status in _NO_BODY
         # To HTTP/1.0 the end of the connection is the end of the body.
-        if self._left is None and not self._chunked and not self._no_body and not old:
+        if self._left is None and not self._chunked and not self._no_body and not self._old:
             self._chunked = True
             content.append(b"transfer-encoding: chunked\r\n")
         content.append(b"\r\n")
@@ -304,7 +308,6 @@ class Cycle:
             self._cut()
             return
         self._take_head()
-        self._no_body = self.scope["method"] == "HEAD"
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(_FAILED)),

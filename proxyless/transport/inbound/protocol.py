@@ -238,9 +238,7 @@ class MeshProtocol(HttpToolsProtocol):
             self,
             self.scope,  # type: ignore[arg-type]
             keep_alive=not self.server_state.draining and version != "1.0" and parser.should_keep_alive(),
-            expects_continue=bool(self._framing)
-            and version != "1.0"
-            and (b"expect", b"100-continue") in self._framing,
+            expects_continue=bool(self._framing) and version != "1.0" and (b"expect", b"100-continue") in self._framing,
         )
         busy = self.cycle is not None and not self.cycle.response_complete
         self.cycle = cycle
