@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from inbound_support import SERVER, Authority, TestRuntime
 from uvicorn.config import Config
 
+from proxyless.transport.inbound import cycle
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.protocol import MAX_PIPELINED, MeshProtocol, MeshServerState
 
@@ -162,11 +163,11 @@ def test_a_body_in_tiny_chunks_costs_as_much_as_it_has_bytes(monkeypatch: pytest
         client.send(CHUNKED + b"ffff\r\n" + b"a" * 0xFFFF + b"\r\n")
         assert not client.wire.paused
         await settle()
-        cycle = client.protocol.cycle
-        assert cycle is not None
+        request = client.protocol.cycle
+        assert request is not None
         client.send(b"1\r\nx\r\n" * 40_000)  # quadratic, this takes longer than a test may
         assert client.wire.paused
-        assert cycle.received == 0xFFFF + 40_000
+        assert request.received == 0xFFFF + 40_000
         blocked.set()
         await client.end()
 
@@ -450,6 +451,29 @@ def test_the_mesh_and_the_application_see_one_spelling_of_a_path(sent: str, seen
         assert [scope["path"] for scope in scopes] == [decoded] * len(scopes)
         assert [one.head.path for one in client.admitted] == [seen] * len(scopes)  # type: ignore[attr-defined]
         await client.end()
+
+    run(test)
+
+
+def test_a_body_that_stops_coming_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        heard: list[str] = []
+        ended = asyncio.Event()
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            while not heard or heard[-1] != "http.disconnect":
+                heard.append((await receive())["type"])
+            ended.set()
+
+        client = Client(app)
+        monkeypatch.setattr(cycle, "BODY_TIMEOUT", 3600.0)
+        client.send(CHUNKED + b"1\r\na\r\n")
+        await settle()
+        monkeypatch.setattr(cycle, "BODY_TIMEOUT", 0.001)
+        client.send(b"1\r\na\r\n")
+        await asyncio.wait_for(ended.wait(), 30)
+        assert heard == ["http.request", "http.request", "http.disconnect"]
+        assert client.wire.aborted
 
     run(test)
 

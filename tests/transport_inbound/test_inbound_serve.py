@@ -1,11 +1,15 @@
 """The server on real sockets: TLS and plaintext on one port, identity, limits, drain."""
 
+import asyncio
+import contextlib
+import errno
 import json
 import socket
 import ssl
 import threading
 import time
 import urllib.request
+from typing import Any
 
 import pytest
 from inbound_support import CLIENT, DOMAIN, LOOPS, SERVER, Authority, Running, TestRuntime, echo, exchange, read_reply
@@ -229,7 +233,6 @@ def test_metrics_endpoint(runtime: TestRuntime) -> None:
 
 def slow_application(started: threading.Event, release: threading.Event):
     async def app(scope, receive, send):
-        import asyncio
 
         assert scope["type"] == "http"
         if scope["path"] == "/slow":
@@ -275,7 +278,6 @@ def test_head_and_body_of_a_response_are_one_write(runtime: TestRuntime, loop: s
 
 @loops
 def test_head_does_not_wait_for_a_body_that_takes_its_time(runtime: TestRuntime, loop: str) -> None:
-    import asyncio
 
     release = threading.Event()
 
@@ -323,7 +325,6 @@ def test_request_that_outlives_the_drain_is_given_up(runtime: TestRuntime, monke
 
 
 def test_taken_port_is_a_clear_error(runtime: TestRuntime) -> None:
-    import asyncio
 
     from proxyless.transport.inbound.application import Loaded
     from proxyless.transport.inbound.serve import serve
@@ -335,9 +336,6 @@ def test_taken_port_is_a_clear_error(runtime: TestRuntime) -> None:
 
 
 def test_accepting_survives_running_out_of_descriptors(runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-    import errno
-
     failures = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "aborted")]
     with serving(echo, runtime) as server:
         real = server.loop.sock_accept
@@ -353,4 +351,39 @@ def test_accepting_survives_running_out_of_descriptors(runtime: TestRuntime, mon
             assert server.request().status == 200
         assert not failures
     assert isinstance(server, Running)
-    del asyncio
+
+
+def test_connections_that_idle_make_room_for_new_ones(runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[OSError] = []
+    arrived, answer = threading.Event(), threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            arrived.set()
+            await asyncio.to_thread(answer.wait, 60)
+        await echo(scope, receive, send)
+
+    with serving(app, runtime) as server, contextlib.ExitStack() as held:
+        real = server.loop.sock_accept
+
+        async def failing(listening: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await real(listening)
+
+        monkeypatch.setattr("proxyless.transport.inbound.accept._RETRY", 0.0)
+        monkeypatch.setattr("proxyless.transport.inbound.server._SPARED", 0.0)
+        busy = held.enter_context(server.connect())
+        busy.sendall(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert arrived.wait(60)
+        idle = [held.enter_context(server.connect()) for _ in range(3)]
+        for one in idle:
+            assert exchange(one).status == 200
+        monkeypatch.setattr(server.loop, "sock_accept", failing)
+        failures.append(OSError(errno.EMFILE, "Too many open files"))
+        # The accept under way is of before; the one after it fails.
+        held.enter_context(server.connect())
+        assert [one.recv(1) for one in idle] == [b""] * 3
+        assert server.request().status == 200
+        answer.set()
+        assert read_reply(busy).status == 200

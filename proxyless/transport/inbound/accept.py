@@ -35,12 +35,22 @@ ProtocolFactory = Callable[[], asyncio.Protocol]
 
 
 class AcceptLoop:
-    """Serves one listening socket until ``close``. Has the two methods of ``asyncio.Server`` that uvicorn uses."""
+    """Serves one listening socket until ``close``. Has the two methods of ``asyncio.Server`` that uvicorn uses.
 
-    def __init__(self, listening: socket.socket, factory: ProtocolFactory, runtime: InboundRuntime) -> None:
+    relieve: called when the process has no descriptor left, to close connections that can be spared.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        factory: ProtocolFactory,
+        runtime: InboundRuntime,
+        relieve: Callable[[], object] = lambda: None,
+    ) -> None:
         self._listening = listening
         self._factory = factory
         self._runtime = runtime
+        self._relieve = relieve
         self._pending: dict[asyncio.Task[None], None] = {}
         self.port: int = listening.getsockname()[1]
         listening.setblocking(False)
@@ -83,6 +93,7 @@ class AcceptLoop:
                     if not starving:
                         log.warning("port %d: cannot accept connections: %s", self.port, error.strerror)
                     starving = True
+                    self._relieve()
                     await asyncio.sleep(_RETRY)
                     continue
                 starving = False

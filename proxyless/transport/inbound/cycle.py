@@ -26,6 +26,8 @@ logger = logging.getLogger("uvicorn.error")
 
 # Bytes of a body that wait for the application before the client is made to wait (uvicorn's).
 _HIGH_WATER = 64 * 1024
+# Seconds without a byte of a body that the application waits for (Envoy's stream_idle_timeout), before it has answered.
+BODY_TIMEOUT = 300.0
 _BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
@@ -175,7 +177,14 @@ class Cycle:
             if not self._body and (self.more_body or self._delivered):
                 self._awaited = self._awaited or asyncio.Event()
                 self._awaited.clear()
-                await self._awaited.wait()
+                late = None
+                if self.more_body and not self._started:
+                    late = self._protocol.loop.call_later(BODY_TIMEOUT, self._protocol.transport.abort)
+                try:
+                    await self._awaited.wait()
+                finally:
+                    if late is not None:
+                        late.cancel()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         body = b"".join(self._body)

@@ -81,7 +81,7 @@ class MeshProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._idle_since = 0.0
+        self._idle_since = self.loop.time()
         if self.ws_protocol_class is not None:
             # A WebSocket goes on in another class of uvicorn's, which builds its scope itself.
             self.ws_protocol_class = functools.partial(self._websocket, self.ws_protocol_class)  # type: ignore[assignment]
@@ -296,6 +296,11 @@ class MeshProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._idle_timer = self.loop.call_at(until, self._close_if_idle)
+
+    @property
+    def idle_since(self) -> float | None:
+        """Loop time since when no request is served, None while one is."""
+        return None if self._answering() else self._idle_since
 
     @property
     def new(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import heapq
 import logging
 import signal
 import socket
@@ -30,6 +31,9 @@ DRAIN_DELAY = 1.0
 # A connection that was just made has its first request on the way; one that idles has none, most likely.
 FIRST_REQUEST_DELAY = 0.5
 _LIFESPAN_TIMEOUT = 1.0
+# When descriptors run out: how many idle connections end at least, and seconds in which a request may be on its way.
+_LEAST_RELIEF = 16
+_SPARED = 1.0
 _MARGIN = 0.5
 
 Callback = Callable[[], Awaitable[None]]
@@ -104,7 +108,7 @@ class MeshServer(Server):
             await self._end_lifespan()
             return
         factory = functools.partial(MeshProtocol, self._runtime, self.config, self.server_state, self.lifespan.state)
-        self._loops = [AcceptLoop(listening, factory, self._runtime) for listening in sockets or ()]
+        self._loops = [AcceptLoop(listening, factory, self._runtime, self._relieve) for listening in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
@@ -136,6 +140,17 @@ class MeshServer(Server):
             if connection.transport is not None:
                 connection.transport.abort()
         await self._end_lifespan()
+
+    def _relieve(self) -> None:
+        """There are no more descriptors: connections that idle longest make room, nobody waits for an answer there."""
+        young = asyncio.get_running_loop().time() - _SPARED
+        idle = [
+            (since, number, connection)
+            for number, connection in enumerate(self.server_state.connections)
+            if isinstance(connection, MeshProtocol) and (since := connection.idle_since) is not None and since <= young
+        ]
+        for _, _, connection in heapq.nsmallest(max(_LEAST_RELIEF, len(idle) // 10), idle):
+            connection.transport.close()
 
     async def _stop_accepting(self) -> None:
         """Let the youngest connections have their first request answered: it may be one that nobody can repeat."""
