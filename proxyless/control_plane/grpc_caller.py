@@ -12,6 +12,10 @@ from proxyless.model.errors import IdentityError
 from proxyless.model.spiffe import SpiffeId
 
 
+class CertificateExpired(IdentityError):
+    """The caller was who it said, and has to show that it still is."""
+
+
 def identity_of(peers: PeerIdentities | None, context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId | None:
     """The caller's verified SPIFFE ID; None on the plaintext port, which has no ``peers``.
 
@@ -28,7 +32,7 @@ def identity_of(peers: PeerIdentities | None, context: grpc.aio.ServicerContext[
 async def while_certified(
     peers: PeerIdentities | None, context: grpc.aio.ServicerContext[Any, Any], identity: SpiffeId | None
 ) -> AsyncIterator[None]:
-    """What runs inside ends with an IdentityError when the caller's certificate expires; on the plaintext port never.
+    """What runs inside ends with CertificateExpired when the caller's certificate expires; on the plaintext port never.
 
     A stream may live for weeks; who does not come back with a new certificate is nobody.
     """
@@ -38,4 +42,4 @@ async def while_certified(
     except TimeoutError:
         if not limit.expired():
             raise
-        raise IdentityError(f"the certificate of {identity} has expired; connect with its successor") from None
+        raise CertificateExpired(f"the certificate of {identity} has expired; connect with its successor") from None

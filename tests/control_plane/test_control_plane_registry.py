@@ -21,6 +21,7 @@ from running_control_plane import (
 
 from proxyless.control_plane.registry.registry import Registration, Registry
 from proxyless.control_plane.store.memory import MemoryStore
+from proxyless.identity.enrol import request_certificate
 from proxyless.model.errors import ConfigurationError, IdentityError
 from proxyless.model.workload import Workload
 
@@ -63,6 +64,22 @@ def test_a_newer_stream_of_a_workload_supersedes_the_older() -> None:
         f.register("a", old)
     f.registry.end(new)
     assert not f.registry.workloads
+
+
+def test_who_is_sent_for_a_new_certificate_may_come_back() -> None:
+    async def scenario() -> None:
+        f = Fixture(grace=0.2)
+        streams = [f.register(name) for name in ("back", "dead")]
+        for stream in streams:
+            f.registry.end(stream, returns=True)
+        assert set(f.registry.workloads) == {"back", "dead"}
+        f.register("back")
+        async with asyncio.timeout(DEADLINE):
+            while "dead" in f.registry.workloads:
+                await asyncio.sleep(0.01)
+        assert set(f.registry.workloads) == f.stored() == {"back"}
+
+    asyncio.run(scenario())
 
 
 def test_who_left_while_the_control_plane_stood_still_may_come_back() -> None:
@@ -186,6 +203,25 @@ def test_a_registration_that_is_not_the_callers_or_not_right_is_refused(
 
     asyncio.run(scenario())
     assert running.workloads() == {}
+
+
+def test_a_registration_ends_with_its_certificate(running: RunningControlPlane) -> None:
+    async def scenario() -> None:
+        first, bundle = await running.enrolled()
+        short, _ = await request_certificate(running.at["xds_tls"], first.spiffe_id, bundle, svid=first, ttl=3.0)
+        async with running.secure(short, bundle) as channel:
+            call = register(channel)
+            await call.write(struct(workload("short-lived")))
+            assert (await asyncio.wait_for(call.read(), DEADLINE))["registered"] is True
+            assert await asyncio.wait_for(call.code(), DEADLINE) is grpc.StatusCode.PERMISSION_DENIED
+            assert "has expired" in await call.details()
+        # It has a moment to come back, and its clients hear nothing of it.
+        assert "short-lived" in running.workloads()
+        async with registered(running, "short-lived"):
+            assert "short-lived" in running.workloads()
+        await asyncio.to_thread(until, "its end", lambda: "short-lived" not in running.workloads())
+
+    asyncio.run(scenario())
 
 
 def test_registering_needs_a_certificate(running: RunningControlPlane) -> None:

@@ -88,13 +88,18 @@ class Registry:
             self._changed()
         return registration
 
-    def end(self, registration: Registration) -> None:
-        """Its stream ended: the workload is gone, at once, unless it had reason to believe that we were."""
+    def end(self, registration: Registration, *, returns: bool = False) -> None:
+        """Its stream ended: the workload is gone, at once, unless it had reason to believe that we were.
+
+        returns: we ended it, and it has the grace time to come back.
+        """
         if self._frozen or self._owners.get(registration.workload_id) is not registration:
             return
         del self._owners[registration.workload_id]
         self._notice_stall()
-        if self._clock() < self._doubt_until:
+        if returns:
+            asyncio.get_running_loop().call_later(self._grace, self._end_return, registration.workload_id)
+        elif self._clock() < self._doubt_until:
             logger.info(
                 "%s left while we stood still; it has %.0f s to come back", registration.workload_id, self._grace
             )
@@ -132,6 +137,10 @@ class Registry:
 
     def _end_grace(self) -> None:
         self._remove([known for known in self._workloads if known not in self._owners])
+
+    def _end_return(self, workload_id: str) -> None:
+        if not self._frozen and workload_id in self._workloads and workload_id not in self._owners:
+            self._remove([workload_id])
 
     def _remove(self, ids: list[str]) -> None:
         for workload_id in ids:

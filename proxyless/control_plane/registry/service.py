@@ -9,6 +9,7 @@ from google.protobuf.json_format import Error, MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
+from proxyless.control_plane.grpc_caller import CertificateExpired, while_certified
 from proxyless.control_plane.peer_identities import PeerIdentities
 from proxyless.control_plane.registry.registry import Registration, Registry
 from proxyless.model.errors import ConfigurationError, IdentityError
@@ -41,21 +42,27 @@ class RegistrationService:
 
     async def _register(self, requests: Any, context: Context) -> None:
         registration: Registration | None = None
+        expired = False
         try:
             identity = self._peers.lookup(context.peer())
             if identity is None:
                 raise IdentityError("registering needs a valid certificate of the mesh; enrol first")
-            while (request := await context.read()) is not grpc.aio.EOF:
-                if request is None:
-                    raise ConfigurationError(
-                        f"a registration is a google.protobuf.Struct of at most {MAX_MESSAGE} bytes"
-                    )
-                workload = Workload.from_dict(_plain_data(request))
-                _check(workload, identity, registration)
-                registration = self._registry.register(workload, registration)
-                answer = Struct()
-                answer.update({"registered": True, "state": workload.state.value})
-                await context.write(answer)
+            async with while_certified(self._peers, context, identity):
+                while (request := await context.read()) is not grpc.aio.EOF:
+                    if request is None:
+                        raise ConfigurationError(
+                            f"a registration is a google.protobuf.Struct of at most {MAX_MESSAGE} bytes"
+                        )
+                    workload = Workload.from_dict(_plain_data(request))
+                    _check(workload, identity, registration)
+                    registration = self._registry.register(workload, registration)
+                    answer = Struct()
+                    answer.update({"registered": True, "state": workload.state.value})
+                    await context.write(answer)
+        except CertificateExpired as error:
+            expired = True
+            logger.info("ended a registration stream: %s", error)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except IdentityError as error:
             logger.warning("refused a registration: %s", error)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
@@ -67,7 +74,7 @@ class RegistrationService:
             logger.debug("a registration stream ended with the server")
         finally:
             if registration is not None:
-                self._registry.end(registration)
+                self._registry.end(registration, returns=expired)
 
 
 def _plain_data(message: Struct) -> dict[str, Any]:
