@@ -66,6 +66,22 @@ def test_a_newer_stream_of_a_workload_supersedes_the_older() -> None:
     assert not f.registry.workloads
 
 
+def test_one_identity_does_not_take_the_room_of_all() -> None:
+    f = Fixture(max_workloads=20)
+    greedy = [f.register(str(number)) for number in range(10)]
+    with pytest.raises(ConfigurationError, match="default/reviews has 10 workloads already"):
+        f.register("one more")
+    f.register("5", greedy[5], state="draining")
+    for number in range(2):
+        f.register(f"other-{number}", serviceAccount="other")
+    with pytest.raises(ConfigurationError, match="default/other has 2"):
+        f.register("other-2", serviceAccount="other")
+    for registration in greedy:
+        f.registry.end(registration)
+    f.register("other-2", serviceAccount="other")
+    assert f.registry._held == {("default", "other"): 3}
+
+
 def test_who_is_sent_for_a_new_certificate_may_come_back() -> None:
     async def scenario() -> None:
         f = Fixture(grace=0.2)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,7 @@ class Registry:
         self._max_workloads = max_workloads
         self._workloads: dict[str, Workload] = {}
         self._owners: dict[str, Registration] = {}
+        self._held: Counter[tuple[str, str]] = Counter()  # how many of them an identity has
         self._frozen = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._clock = clock
@@ -62,6 +64,7 @@ class Registry:
     def restore(self, workloads: Iterable[Workload]) -> None:
         """Take over what an earlier run knew; whoever is not back after the grace time is removed."""
         self._workloads = {workload.id: workload for workload in workloads}
+        self._held = Counter(map(_identity, self._workloads.values()))
         if self._workloads:
             self._begin_grace()
 
@@ -69,24 +72,34 @@ class Registry:
         """Put a workload, or news of it, into the registry; pass the registration of its stream after the first time.
 
         Raises IdentityError if the id belongs to a workload of another identity, or the stream was superseded, and
-        ConfigurationError when the registry is full.
+        ConfigurationError when the registry is full, or the identity has more than its share of it.
         """
         known = self._workloads.get(workload.id)
         if known is not None and _identity(known) != _identity(workload):
             raise IdentityError(f"workload id {workload.id!r} belongs to another service account")
-        if known is None and len(self._workloads) >= self._max_workloads:
-            raise ConfigurationError(f"the registry is full: it has {self._max_workloads} workloads")
+        if known is None:
+            self._check_room(workload)
         if registration is None:
             registration = Registration(workload.id)
             self._owners[workload.id] = registration
         elif self._owners.get(workload.id) is not registration:
             raise IdentityError(f"workload {workload.id!r} is registered by a newer stream")
         if known != workload:
+            self._held[_identity(workload)] += known is None
             self._workloads[workload.id] = workload
             self._persist(partial(self._store.put_workload, workload))
             logger.info("%s is %s at %s", workload.id, workload.state.value, workload.address)
             self._changed()
         return registration
+
+    def _check_room(self, workload: Workload) -> None:
+        """One identity must not take everybody's room: once half is taken, a tenth is as much as it may have."""
+        taken, most = len(self._workloads), self._max_workloads
+        if taken >= most:
+            raise ConfigurationError(f"the registry is full: it has {most} workloads")
+        if 2 * taken >= most and 10 * (held := self._held[_identity(workload)]) >= most:
+            who = "/".join(_identity(workload))
+            raise ConfigurationError(f"{who} has {held} workloads already, a tenth of a registry that is filling up")
 
     def end(self, registration: Registration, *, returns: bool = False) -> None:
         """Its stream ended: the workload is gone, at once, unless it had reason to believe that we were.
@@ -144,7 +157,10 @@ class Registry:
 
     def _remove(self, ids: list[str]) -> None:
         for workload_id in ids:
-            del self._workloads[workload_id]
+            identity = _identity(self._workloads.pop(workload_id))
+            self._held[identity] -= 1
+            if not self._held[identity]:
+                del self._held[identity]
             self._persist(partial(self._store.delete_workload, workload_id))
             logger.info("%s is gone", workload_id)
         if ids:
