@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyless.identity.pem import certificates_der
@@ -24,6 +24,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(changes=st.dictionaries(st.sampled_from(sorted(GOOD)) | st.text(max_size=5), JSON, max_size=4))
 def test_a_registration(changes: dict[str, object]) -> None:
     with contextlib.suppress(ConfigurationError):
@@ -38,6 +39,7 @@ def test_a_registration(changes: dict[str, object]) -> None:
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from([_BEGIN, _END, b"\n", b" ", b"AAAA", b"=", b"-"]) | st.binary(max_size=9)))
 def test_a_trust_bundle(pieces: list[bytes]) -> None:
     with contextlib.suppress(IdentityError):
@@ -52,6 +54,7 @@ def test_a_trust_bundle_of_white_space_costs_no_quadratic_time() -> None:
 _HEX = st.text("0123456789abcdefABCDEF-", max_size=60)
 
 
+@settings(deadline=None)
 @given(
     headers=st.lists(
         st.tuples(st.sampled_from(sorted({*TRACE_HEADERS, "grpc-timeout", "x-envoy-expected-rq-timeout-ms"})), _HEX)
@@ -80,6 +83,7 @@ _FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(_FRAGMENTS | st.binary(max_size=6), max_size=14),
     method=st.sampled_from(["GET", "HEAD"]),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from inbound_support import CLIENT, SERVER, Authority, Running, TestRuntime, echo, exchange, read_reply
 from inbound_support import serving_in_thread as serving
@@ -152,6 +152,7 @@ _TEXT = st.text(st.characters(max_codepoint=255), max_size=40)
 _NAMES = st.sampled_from(["host", "x-forwarded-client-cert", "x-envoy-internal", "te", "x_y"]) | _TEXT
 
 
+@settings(deadline=None)
 @given(
     headers=st.lists(st.tuples(_NAMES, _TEXT), max_size=8),
     path=st.binary(max_size=30),
