@@ -340,11 +340,42 @@ def test_what_a_client_may_have_taken_of_a_refused_response_is_set_right() -> No
     client.look()
     client.nack("bad b")
     client.change(AB)
-    assert client.look() == (A, set())
-    client.ack()
-    assert client.look() == (B, set())
+    assert client.look() == (AB, set())
     client.ack()
     assert client.state.settled(client.generation)
+
+
+def test_the_search_for_a_culprit_ends_when_what_it_searches_changes() -> None:
+    """An Envoy that took a bad half for unchanged answers no part of the good world, only all of it."""
+    client = Client(CLUSTER, AB)
+    client.accepts("*")
+    client.change({"a": b"bad", "b": b"bad"})
+    client.look()
+    client.nack()
+    assert client.look() == ({"a": b"bad"}, set())
+    client.ack()
+    client.change(AB)
+    assert client.look() == (AB, set())
+    client.ack()
+    assert client.state.settled(client.generation)
+    assert client.state.error == ""
+
+
+def test_what_was_never_answered_is_sent_again_as_it_is_by_then() -> None:
+    client = Client(CLUSTER, AB)
+    client.accepts("*")
+    client.change(A2)
+    assert client.look() == (A2, {"b"})
+    late = client.offered.nonce
+    client.change(AB)
+    assert client.look() is None
+    client.state.unanswered()
+    assert client.look() == (AB, set())
+    client.say(nonce=late)
+    assert client.state.outstanding
+    client.ack()
+    assert client.state.settled(client.generation)
+    assert client.state.accepted == AB
 
 
 def test_what_must_be_kept_is_not_removed_yet() -> None:

@@ -228,3 +228,19 @@ def test_a_refusal_ends_with_the_subscription_to_what_was_refused() -> None:
     status = type_status(client.state)
     assert (status.state, status.error, status.refused) == (SyncState.SYNCED, "", {})
     assert client.state.settled(client.generation)
+
+
+@pytest.mark.parametrize("type_url", [CLUSTER, ENDPOINT])
+def test_what_was_never_answered_is_sent_again_as_it_is_by_then(type_url: str) -> None:
+    client = Client(type_url, "a")
+    client.ask()
+    client.look(A)
+    client.ack()
+    assert client.world(A2) == A2
+    assert client.world(A) is None
+    client.state.unanswered()
+    assert client.look(A) == A
+    client.ack()
+    assert client.look(A) is None
+    assert client.state.settled(client.generation)
+    assert client.state.accepted == A

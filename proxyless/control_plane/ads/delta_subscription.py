@@ -10,7 +10,8 @@ The rules are those of the xDS protocol, "Incremental xDS":
   mean the same after a restart. What is unchanged is not sent; what is gone is removed.
 - A request with the outstanding nonce is an ACK or a NACK; its names count whatever its nonce.
 - What was refused is not sent again; new content is. A response of several resources that is refused is sent again in
-  halves, down to the resource that is at fault: what is good gets through, and the refusal has a name.
+  halves, down to the resource that is at fault: what is good gets through, and the refusal has a name. The search ends
+  when the content that is searched changes.
 """
 
 import hashlib
@@ -85,6 +86,11 @@ class DeltaSubscription(SubscriptionState):
         brought = (name for name in self._known if self._covers(name) and name not in current)
         return frozenset((*self._lost(current), *brought))
 
+    def unanswered(self) -> None:
+        self.outstanding = False
+        self._parts.clear()
+        self._asked.update(name for name in self._offered if self._covers(name))
+
     def warm(self, parents: Mapping[str, bytes]) -> None:
         if self.type_url == ENDPOINT:
             # A set of endpoints has its cluster's name.
@@ -100,6 +106,10 @@ class DeltaSubscription(SubscriptionState):
         self._adopt(current)
         self._forgive(current)
         need = self._needed(current, kept)
+        if any(current.get(name) != self.sent.get(name) for names in self._parts for name in names):
+            # The fault may be gone, and an Envoy may not answer before it has all of the new content: one whose load
+            # balancer refused a cluster takes that cluster for warming, and answers no later one until it has another.
+            self._parts.clear()
         part = self._next_part(need)
         self._explain(self.error)
         chosen = need if part is None else need & part

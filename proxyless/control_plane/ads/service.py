@@ -102,7 +102,7 @@ class AdsService:
                 await context.write(variant.respond(update))
             woken = asyncio.create_task(session.wake.wait())
             try:
-                await asyncio.wait({woken, reader}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({woken, reader}, timeout=session.patience(), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 woken.cancel()
             session.wake.clear()

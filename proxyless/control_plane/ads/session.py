@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
@@ -15,6 +16,11 @@ from proxyless.model.errors import ProxylessError
 from proxyless.model.spiffe import SpiffeId
 
 logger = logging.getLogger("proxyless.ads")
+
+# Seconds to wait for the answer to a response before a newer world is sent regardless, as long as Istio waits
+# (PILOT_FLOW_CONTROL_TIMEOUT). An Envoy answers clusters only once all of them are warm; one that never will be must
+# not keep the rule that repairs it away.
+PATIENCE = 15.0
 
 # The latest world's resources, and its generation.
 Current = Callable[[], tuple[Generator, int]]
@@ -47,6 +53,8 @@ class Session:
         self._since = since
         self._current = current
         self._notes: dict[str, tuple[str, ...]] = {}
+        # By type: when (monotonic seconds) a response was last made, and of which generation.
+        self._made: dict[str, tuple[float, int]] = {}
 
     def responses(self) -> Iterator[Update]:
         """What is due to be sent now."""
@@ -66,7 +74,31 @@ class Session:
             stand_ins.update((type_url, name) for name, resource in found.items() if resource.stand_in)
             return {name: resource.any.value for name, resource in found.items()}
 
-        return self.stream.responses(generate, generation, stand_ins)
+        self._stop_waiting(generation)
+        for update in self.stream.responses(generate, generation, stand_ins):
+            self._made[update.type_url] = time.monotonic(), generation
+            yield update
+
+    def patience(self) -> float | None:
+        """Seconds until ``responses`` is worth another call though nothing happens; None for never."""
+        generation = self._current()[1]
+        since = [since for type_url, (since, made) in self._made.items() if self._overtaken(type_url, made, generation)]
+        return max(0.0, min(since) + PATIENCE - time.monotonic()) if since else None
+
+    def _stop_waiting(self, generation: int) -> None:
+        for type_url, (since, made) in self._made.items():
+            if self._overtaken(type_url, made, generation) and time.monotonic() - since >= PATIENCE:
+                logger.warning(
+                    "%s has not answered %s for %d s: it is sent the newest regardless",
+                    self.client.node_id,
+                    short_name(type_url),
+                    time.monotonic() - since,
+                )
+                self.subscriptions[type_url].unanswered()
+
+    def _overtaken(self, type_url: str, made: int, generation: int) -> bool:
+        """Whether a response is outstanding that was made of an older world."""
+        return made < generation and self.subscriptions[type_url].outstanding
 
     @property
     def subscriptions(self) -> Mapping[str, SubscriptionState]:

@@ -27,7 +27,8 @@ class SubscriptionState(abc.ABC):
     generation of the world that the state was last compared with. error: why the client refused what it was last sent.
 
     In both variants one response of a type is outstanding at a time: a later change waits for the ACK or NACK, and
-    changes in between become one. So a slow client costs what the newest world holds for it, and no more.
+    changes in between become one. So a slow client costs what the newest world holds for it, and no more. One that does
+    not answer at all is sent what is new after a while (``Session``).
     """
 
     type_url: str
@@ -67,6 +68,12 @@ class SubscriptionState(abc.ABC):
     @abc.abstractmethod
     def warm(self, parents: Mapping[str, bytes]) -> None:
         """The client is being sent these resources, which it uses only once it was sent what they refer to, again."""
+
+    @abc.abstractmethod
+    def unanswered(self) -> None:
+        """Stop waiting for the answer to what is outstanding. The client may use it or not: it is sent again, as it is
+        by then. Call it only before an ``offer``.
+        """
 
     def due(self, generation: int) -> bool:
         """Whether the subscription has to be compared with the world now."""

@@ -53,6 +53,10 @@ class Subscription(SubscriptionState):
         # Of other types a response takes nothing away.
         return frozenset(self.sent.keys() - current.keys()) if self.type_url in FULL_STATE else frozenset()
 
+    def unanswered(self) -> None:
+        self.outstanding = False
+        self._asked = bool(self.names)
+
     def warm(self, parents: Mapping[str, bytes]) -> None:
         self.warming = True
 
