@@ -38,6 +38,8 @@ NAMES = ("reviews", "ratings", "details", "books", "stock", "carts")
 HOSTS = (*NAMES, *NAMES, "reviews.default.svc.cluster.local", "ratings.other", "api.example.com", "nobody")
 WILDCARDS = ("*.example.com", "*.wild.example.org")
 PORTS = (80, 81, 443, 9080)
+# Of services whose connections are not HTTP: TCP and TLS.
+L4_PORTS = (9080, 9443)
 # What clients of these worlds dial.
 TARGETS = tuple(f"{host}:{port}" for host in NAMES for port in (80, 81))
 
@@ -142,11 +144,13 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (vs.RouteDestination, "weight"): _weights,
     (vs.L4MatchAttributes, "destination_subnets"): _many(_one(["10.0.0.0/8", "10.0.0.1", "::/0"])),
     (vs.L4MatchAttributes, "source_labels"): _labels,
+    (vs.L4MatchAttributes, "port"): _one([80, *L4_PORTS]),
     (vs.L4MatchAttributes, "gateways"): _gateways,
     (vs.L4MatchAttributes, "source_namespace"): _namespaces,
     (vs.TLSMatchAttributes, "sni_hosts"): _many(_one([*HOSTS, *WILDCARDS]), 1),
     (vs.TLSMatchAttributes, "destination_subnets"): _many(_one(["10.0.0.0/8", "10.0.0.1", "::/0"])),
     (vs.TLSMatchAttributes, "source_labels"): _labels,
+    (vs.TLSMatchAttributes, "port"): _one([443, *L4_PORTS]),
     (vs.TLSMatchAttributes, "gateways"): _gateways,
     (vs.TLSMatchAttributes, "source_namespace"): _namespaces,
     (vs.VirtualServiceSpec, "hosts"): st.one_of(
@@ -212,17 +216,18 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (WorkloadEntrySpec, "labels"): _labels,
     (WorkloadEntrySpec, "locality"): _localities,
     (WorkloadEntrySpec, "weight"): _one([0, 1, 128, 1000, 2**32 - 1]),
-    # Sidecar: the ports are bound by the judging Envoys, on loopback.
-    (sc.SidecarPort, "number"): _one([27080, 27081, 27443]),
+    # Sidecar: both judging Envoys bind these (they share ports, SO_REUSEPORT) at an address that nobody else uses.
+    (sc.SidecarPort, "number"): _one([*L4_PORTS, 27080]),
     (sc.SidecarPort, "name"): _port_names,
     (sc.SidecarPort, "protocol"): _one(["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP", "MONGO", "HTTP_PROXY"]),
-    (sc.IstioEgressListener, "bind"): st.just("127.0.0.1"),
+    (sc.IstioEgressListener, "bind"): st.just("127.0.0.27"),
     (sc.IstioEgressListener, "hosts"): _many(
         _one(["./*", "*/*", "~/*", "default/reviews.default.svc.cluster.local", "other/*", "*/api.example.com"]), 1, 2
     ),
-    (sc.IstioIngressListener, "bind"): st.just("127.0.0.1"),
+    (sc.IstioIngressListener, "bind"): st.just("127.0.0.28"),
     (sc.IstioIngressListener, "default_endpoint"): _one(["127.0.0.1:9080", "unix:///tmp/app.sock"]),
-    (ServerTLSSettings, "server_certificate"): st.just("/etc/certs/server.pem"),
+    # Files that the judges have.
+    (ServerTLSSettings, "server_certificate"): st.just("/etc/certs/cert.pem"),
     (ServerTLSSettings, "private_key"): st.just("/etc/certs/key.pem"),
     (ServerTLSSettings, "ca_certificates"): st.just("/etc/certs/ca.pem"),
     (ServerTLSSettings, "subject_alt_names"): _sans,
@@ -331,21 +336,49 @@ def _about(kind: str, name: str) -> st.SearchStrategy[Document]:
     )
 
 
+def _sidecar(document: Document, protocols: list[str]) -> Document:
+    """Made to be the Sidecar of the judging Envoys, with an egress listener of each protocol that routes."""
+    spec = {key: value for key, value in document["spec"].items() if key != "workloadSelector"}
+    listeners = [
+        {"port": {"number": port, "protocol": protocol, "name": "l4"}, "bind": "127.0.0.27", "hosts": ["*/*"]}
+        for port, protocol in zip(L4_PORTS, protocols, strict=True)
+    ]
+    others = [one for one in spec.get("egress", ()) if one.get("port", {}).get("number") not in L4_PORTS]
+    return {
+        **document,
+        "metadata": {"name": "reviews", "namespace": "default"},
+        "spec": {**spec, "egress": [*others, *listeners]},
+    }
+
+
+_sidecars = st.builds(
+    _sidecar,
+    DOCUMENTS["Sidecar"],
+    st.tuples(_one(["TCP", "MONGO", "HTTP", "HTTP_PROXY"]), _one(["TLS", "HTTPS", "TCP"])).map(list),
+)
+
+
 def configurations() -> st.SearchStrategy[list[Document]]:
     """Rules for some services, whose effects are seen for sure, and some documents of any kind."""
     rules = [_about(kind, name) for name in NAMES[:3] for kind in ("VirtualService", "DestinationRule")]
     others = [_one(sorted(DOCUMENTS)).flatmap(DOCUMENTS.__getitem__)] * 3
-    return st.tuples(*rules, *others).map(list)
+    # Not always one, for it takes away most of what Envoys have otherwise.
+    sidecar = st.one_of(st.just([]), st.just([]), _sidecars.map(lambda one: [one]))
+    return st.tuples(st.tuples(*rules, *others), sidecar).map(lambda pair: [*pair[0], *pair[1]])
 
 
+_L4 = [{"name": name, "port": port} for name, port in zip(("tcp", "tls"), L4_PORTS, strict=True)]
 _SERVICES = [
     {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"name": "http", "port": 80}, {"name": "grpc", "port": 81}, *more],
+        },
     }
-    for name in NAMES
+    for name, more in zip(NAMES, [_L4, _L4, [], [], [], []], strict=True)
 ]
 _WORKLOADS = [
     Workload(
