@@ -27,7 +27,7 @@ from proxyless.xds_client.offline import load_entries
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MORE = int(os.environ.get("PROXYLESS_CORPUS", "0"))
 corpus = settings(
-    max_examples=MORE or 80,
+    max_examples=MORE or 60,
     derandomize=not MORE,
     database=None,
     deadline=None,
@@ -69,7 +69,7 @@ def library_refusals(made: World) -> dict[str, list[str]]:
 
 @corpus
 @given(configurations())
-@pytest.mark.timeout(0 if MORE else 120)
+@pytest.mark.timeout(0 if MORE else 600)
 def test_nobody_refuses_what_is_valid(judges: Judges, written: list[dict[str, Any]]) -> None:
     assert refusals(judges, world(written)) == {}, [repaired(document)[0] for document in written]
 
