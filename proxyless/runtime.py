@@ -40,6 +40,7 @@ class Runtime:
         self._snapshot = EMPTY
         self._lock = threading.Lock()
         self._agent: Agent | None = None
+        self._inherited = False
         self._waiting: list[tuple[Condition, Waiter]] = []
         self._closed = False
         _all.add(self)
@@ -63,7 +64,12 @@ class Runtime:
         return self._telemetry
 
     def snapshot(self) -> Snapshot:
-        """The current view of the world; a request reads it once."""
+        """The current view of the world; a request reads it once.
+
+        What a forked child has inherited serves at once, and is kept current from then on.
+        """
+        if self._inherited:
+            self.agent  # noqa: B018  # starts it
         return self._snapshot
 
     def resolve(self, target: str, within: float | None = None) -> Waiter:
@@ -117,13 +123,13 @@ class Runtime:
                 if self._agent is None:
                     agent = Agent(self.settings, self.identity, self._publish, self._snapshot)
                     agent.start()
-                    self._agent = agent
+                    self._agent, self._inherited = agent, False
         return self._agent
 
     def close(self) -> None:
         """Deregister, stop the thread, flush telemetry. A request under way keeps its connection to its end."""
         with self._lock:
-            agent, self._agent, self._closed = self._agent, None, True
+            agent, self._agent, self._closed, self._inherited = self._agent, None, True, False
             waiting, self._waiting = self._waiting, []
         for _, waiter in waiting:
             _fail(waiter, NotReadyError("the mesh was closed while a request waited for the control plane"))
@@ -169,6 +175,8 @@ class Runtime:
         self._lock = threading.Lock()
         agent, self._agent, self._waiting = self._agent, None, []
         if agent is not None:
+            # Nobody may ever use the mesh here: it starts with the first who does.
+            self._inherited = True
             fork.silence(agent.sockets())
         self.identity.after_fork()
         self.engine.after_fork()

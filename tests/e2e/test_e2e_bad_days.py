@@ -171,6 +171,56 @@ def test_forked_workers(local: LocalMesh, tmp_path: Path, before: str) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+FOLLOWER = """
+import os, sys
+import httpx2, proxyless
+
+client = httpx2.Client(transport=proxyless.Mesh(service="forker").transport())
+assert client.get("http://hello/").status_code == 200
+if os.fork() == 0:
+    for _ in sys.stdin:
+        print(client.get("http://hello/").headers.get("x-rule"), flush=True)
+    os._exit(0)
+os.wait()
+"""
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello}
+spec: {hosts: [hello], http: [{headers: {response: {set: {x-rule: new}}}, route: [{destination: {host: hello}}]}]}
+"""
+
+
+def test_a_forked_child_follows_what_its_parent_has_asked_for(local: LocalMesh, tmp_path: Path) -> None:
+    """Such as a worker of a preloaded application that has called somebody before it was forked."""
+    local.start_control_plane()
+    local.serve("hello", "hello:app", "hello")
+    with httpx2.Client(transport=local.mesh().transport()) as client:
+        until("hello", lambda: answer(client))
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(RULE)
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER],
+        env=local.processes.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+
+        def seen() -> str:
+            print("now", file=parent.stdin, flush=True)
+            assert parent.stdout is not None
+            return parent.stdout.readline().strip()
+
+        assert seen() == "None"
+        local.run("apply", "-f", str(rule))
+        until("the rule in the child", lambda: True if seen() == "new" else None)
+        parent.stdin.close()
+        assert parent.wait(30) == 0
+
+
 def test_gunicorn_preloaded_workers_call_through_the_mesh(local: LocalMesh, tmp_path: Path) -> None:
     local.start_control_plane()
     local.serve("hello", "hello:app", "hello")
