@@ -26,12 +26,16 @@ _NEVER = "0s"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """outbound: on loopback. address, inbound: what callers connect to. app: the application's, on loopback."""
+    """outbound: on loopback. address, inbound: what callers connect to. app: the application's, on loopback.
+
+    inbound_name: what the inbound port is called, which says what the application speaks.
+    """
 
     outbound: int
     address: str
     inbound: int
     app: int
+    inbound_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Node:
                 "PROXYLESS_OUTBOUND_PORT": ports.outbound,
                 "PROXYLESS_INBOUND_ADDRESS": ports.address,
                 "PROXYLESS_INBOUND_PORT": ports.inbound,
+                "PROXYLESS_INBOUND_NAME": ports.inbound_name,
                 "PROXYLESS_APP_PORT": ports.app,
             },
         }

@@ -87,7 +87,7 @@ class Sidecar:
         if options.admin_port:
             wanted.append((_LOOPBACK, options.admin_port, "--admin-port"))
         outbound, inbound, *_ = choose_ports(wanted)
-        self.ports = Ports(outbound, host, inbound, options.app_port)
+        self.ports = Ports(outbound, host, inbound, options.app_port, options.inbound_name)
         self._address = seen_as if ipaddress.ip_address(host).is_unspecified else host
         self._id = f"{settings.service}-{uuid.uuid4().hex[:10]}"
         self._identity = IdentitySource()

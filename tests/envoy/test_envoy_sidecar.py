@@ -300,6 +300,29 @@ def test_python_services_have_http1_only(world: World) -> None:
         assert client.get("http://hello/").extensions["http_version"] == b"HTTP/1.1"
 
 
+def test_an_upgrade_is_between_sidecars_where_the_port_says_what_the_application_speaks(world: World) -> None:
+    mesh = world.mesh
+    named = mesh.sidecar("named", "named", world.port, "--inbound-port", "http=0")
+    try:
+        with (
+            world.applied(UPGRADE, "DestinationRule/upgrade/default"),
+            httpx2.Client(transport=mesh.mesh("caller").transport(), timeout=30) as python,
+            world.side.client() as envoy,
+        ):
+
+            def upgraded(client: httpx2.Client) -> bool:
+                """Until the rule has arrived requests go over HTTP/1.1."""
+                before = named.stats(r"downstream_cx_http2_total$")
+                assert name_of(client, "http://named/") in {"plain", None}
+                return named.stats(r"downstream_cx_http2_total$") != before
+
+            for client in (python, envoy):
+                until("HTTP/2", lambda client=client: upgraded(client))
+                assert name_of(client, "http://named/") == "plain"
+    finally:
+        assert mesh.terminate("named") == 0
+
+
 def test_endpoints_come_and_go(world: World) -> None:
     """By SIGTERM: callers learn of it before it ends, so that none of them notices."""
     mesh = world.mesh

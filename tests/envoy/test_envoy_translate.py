@@ -13,12 +13,14 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf import json_format
 
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.resources.parse import parse
 from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.translate.client import Client, ClientKind
+from proxyless.control_plane.translate.connection_pool import HTTP_OPTIONS
 from proxyless.control_plane.translate.translator import Translator
 from proxyless.control_plane.world import MeshSettings, World
 from proxyless.envoy.binary import find_envoy
@@ -138,12 +140,53 @@ def manager(chain: Any) -> Any:
         ({"PROXYLESS_INBOUND_PORT": "15006"}, ["outbound|15001"]),
         ({"PROXYLESS_INBOUND_ADDRESS": "|"}, ["outbound|15001"]),
         ({"PROXYLESS_INBOUND_ADDRESS": "::"}, ["outbound|15001", "inbound|::|15006|8080"]),
+        ({"PROXYLESS_INBOUND_NAME": "any|thing"}, ["outbound|15001", "inbound|10.0.0.1|15006|8080"]),
     ],
 )
 def test_the_node_says_where_it_listens(changes: dict[str, Any], names: list[str]) -> None:
     asking = client(**changes)
     assert list(listeners(world(), asking)) == names
     assert ("inbound|8080||" in clusters(world(), asking)) is (len(names) == 2 or "inbound" in names[0])
+
+
+SERVES = """
+    apiVersion: v1
+    kind: Service
+    metadata: {name: %s}
+    spec: {%s, ports: [%s]}
+"""
+HTTP1, HTTP2, CALLERS = "HTTP/1.1", "HTTP/2", "as the caller"
+
+
+@pytest.mark.parametrize(
+    ("name", "declared", "spoken"),
+    [
+        ("", "", CALLERS),
+        ("strange", "", CALLERS),
+        ("http", "", HTTP1),
+        ("http-web", "", HTTP1),
+        ("grpc", "", HTTP2),
+        ("h2c", "", HTTP2),
+        ("tcp", "", CALLERS),
+        # What a service of the workload says comes first, as long as it speaks with one tongue.
+        ("", SERVES % ("any", "selector: {app: me}", "{name: http, port: 80}"), HTTP1),
+        ("http", SERVES % ("any", "selector: {app: me}", "{port: 80, appProtocol: kubernetes.io/h2c}"), HTTP2),
+        ("", SERVES % ("me", "clusterIP: None", "{name: http2, port: 80}"), HTTP2),
+        ("grpc", SERVES % ("any", "selector: {app: me}", "{port: 80}"), HTTP2),
+        ("", SERVES % ("any", "selector: {app: me}", "{name: http, port: 80}, {name: grpc, port: 81}"), CALLERS),
+        ("", SERVES % ("any", "selector: {app: me}", "{name: http, port: 80}, {name: tcp, port: 81}"), HTTP1),
+        ("", SERVES % ("any", "selector: {app: other}", "{name: http, port: 80}"), CALLERS),
+    ],
+)
+def test_an_application_is_spoken_to_as_its_port_says(name: str, declared: str, spoken: str) -> None:
+    asking = client(SERVICE="me", PROXYLESS_INBOUND_NAME=name)
+    (listener,) = [one for key, one in listeners(world(declared), asking).items() if key.startswith("inbound")]
+    (route,) = manager(listener.filter_chains[0]).route_config.virtual_hosts[0].routes
+    found = clusters(world(declared), asking)[route.route.cluster]
+    options = HttpProtocolOptions.FromString(found.typed_extension_protocol_options[HTTP_OPTIONS].value)
+    assert options.HasField("use_downstream_protocol_config") is (spoken == CALLERS)
+    # Envoy speaks HTTP/1.1 unless it is told otherwise.
+    assert options.explicit_http_config.HasField("http2_protocol_options") is (spoken == HTTP2)
 
 
 def test_only_sidecars_have_these_listeners() -> None:

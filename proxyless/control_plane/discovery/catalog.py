@@ -8,7 +8,7 @@ from proxyless.control_plane.discovery.destination_rules import DestinationRules
 from proxyless.control_plane.discovery.egress import Egress, EgressListener, Sidecars
 from proxyless.control_plane.discovery.endpoints import EndpointSources
 from proxyless.control_plane.discovery.peer_authentications import PeerAuthentications
-from proxyless.control_plane.discovery.service import Service, ServiceEndpoint, ServicePort
+from proxyless.control_plane.discovery.service import Kind, Service, ServiceEndpoint, ServicePort, selects
 from proxyless.control_plane.discovery.services import services
 from proxyless.control_plane.discovery.virtual_services import VirtualServices, destination_hosts
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
@@ -27,8 +27,10 @@ class Catalog:
         self.peer_authentications = PeerAuthentications(world)
         self._sources = EndpointSources(world)
         self._by_host: dict[str, list[Service]] = {}
+        self._by_namespace: dict[str, list[Service]] = {}
         for service in self.services:
             self._by_host.setdefault(service.host, []).append(service)
+            self._by_namespace.setdefault(service.namespace, []).append(service)
         self._wildcards = [host for host in self._by_host if host.startswith("*")]
         self.virtual_services = VirtualServices(world, self._by_host)
         self.destination_rules = DestinationRules(world, self._by_host)
@@ -126,6 +128,16 @@ class Catalog:
         """The same, the oldest first; what is as old, by host."""
         order = {service.origin: index for index, service in enumerate(self.services)}
         return sorted(self.visible(namespace), key=lambda service: (order.get(service.origin, 0), service.host))
+
+    def served(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
+        """The services that somebody declared of a workload with these labels: that select it, or that it names."""
+
+        def serves(service: Service) -> bool:
+            if service.selector is not None:
+                return selects(service.selector, labels)
+            return service.kind is Kind.SERVICE and service.name == labels.get("app")
+
+        return [service for service in self._by_namespace.get(namespace, ()) if serves(service)]
 
     def called(self, namespace: str) -> list[Service]:
         """Every service that requests of clients of ``namespace`` may go to: also those that only rules name."""

@@ -32,7 +32,6 @@ from proxyless.control_plane.translate.load_balancing import apply_load_balancer
 from proxyless.control_plane.translate.locality_lb import locality_policy
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, config_path, struct
 from proxyless.control_plane.translate.sidecar import sidecar_cluster
-from proxyless.control_plane.translate.sidecar_ports import inbound_cluster_port
 from proxyless.control_plane.translate.traffic_policy import ClusterPolicy, cluster_policy
 
 _Cluster = cluster_pb2.Cluster
@@ -49,8 +48,8 @@ def cluster(catalog: Catalog, scope: Scope, resource_name: str, notes: Notes) ->
         return _pass_through(scope.kind) if scope.kind is not ClientKind.GRPC else None
     if resource_name == BLACK_HOLE:
         return _Cluster(name=BLACK_HOLE, type=_Cluster.STATIC, connect_timeout=duration(CONNECT_TIMEOUT))
-    if scope.kind is ClientKind.ENVOY and (app := inbound_cluster_port(resource_name)):
-        return sidecar_cluster(catalog, app, notes)
+    if (application := sidecar_cluster(catalog, scope, resource_name, notes)) is not None:
+        return application
     if scope.kind is ClientKind.ENVOY and (ingress := ingress_cluster(catalog, resource_name, notes)) is not None:
         return ingress
     name = ClusterName.parse(resource_name)

@@ -82,7 +82,7 @@ def ingress_cluster(catalog: Catalog, name: str, notes: Notes) -> cluster_pb2.Cl
     if asked is None:
         return None
     pool = asked.connection_pool or inbound_pool(catalog)
-    return application_cluster(name, _endpoint(asked), pool, notes)
+    return application_cluster(name, _endpoint(asked), pool, declared(asked.port.protocol, ""), notes)
 
 
 def _chain(asked: IstioIngressListener, *, authenticated: bool) -> listener_components_pb2.FilterChain:

@@ -13,6 +13,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.resources.destination_rule import ConnectionPoolSettings
 from proxyless.control_plane.translate import cors, fault, http_proxy, tls
 from proxyless.control_plane.translate.client import ClientKind, Scope
@@ -27,7 +28,7 @@ from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.listener import ads, router_filter
 from proxyless.control_plane.translate.metadata import metadata
 from proxyless.control_plane.translate.route_action import set_timeout
-from proxyless.control_plane.translate.sidecar_ports import InboundPort, inbound_cluster_name, outbound_port
+from proxyless.control_plane.translate.sidecar_ports import InboundPort, inbound_cluster, outbound_port
 from proxyless.model.inbound import MutualTls
 
 LOOPBACK = "127.0.0.1"
@@ -45,9 +46,21 @@ def sidecar_listener(catalog: Catalog, scope: Scope, name: str) -> listener_pb2.
     return None
 
 
-def sidecar_cluster(catalog: Catalog, app: int, notes: Notes) -> cluster_pb2.Cluster:
-    """The application itself, on loopback."""
-    return application_cluster(inbound_cluster_name(app), socket_address(LOOPBACK, app), inbound_pool(catalog), notes)
+def sidecar_cluster(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> cluster_pb2.Cluster | None:
+    """The application itself, on loopback; None for the name of another cluster.
+
+    A declared service of the workload knows best what is spoken (Istio's inbound clusters have their service's
+    protocol). Services that contradict each other, or say nothing, leave it to the name of the inbound port.
+    """
+    if scope.kind is not ClientKind.ENVOY or (inbound := inbound_cluster(name)) is None:
+        return None
+    app, named = inbound
+    served = catalog.served(scope.namespace, scope.label_map)
+    said = {port.protocol for service in served for port in service.ports if port.protocol.is_http}
+    versions = {protocol.is_http2 for protocol in said - {PortProtocol.UNSET}}
+    if len(versions) == 1:
+        named = PortProtocol.HTTP2 if versions.pop() else PortProtocol.HTTP
+    return application_cluster(name, socket_address(LOOPBACK, app), inbound_pool(catalog), named, notes)
 
 
 def inbound_pool(catalog: Catalog) -> ConnectionPoolSettings | None:
@@ -63,9 +76,12 @@ def sidecar_origin(catalog: Catalog) -> str:
 
 
 def application_cluster(
-    name: str, at: address_pb2.Address, pool: ConnectionPoolSettings | None, notes: Notes
+    name: str, at: address_pb2.Address, pool: ConnectionPoolSettings | None, protocol: PortProtocol, notes: Notes
 ) -> cluster_pb2.Cluster:
-    """An application, spoken to in the HTTP version of the caller (Istio's inbound cluster)."""
+    """An application, spoken to as its port says, whatever the caller speaks; if it does not say, as the caller.
+
+    Source: Istio's inbound clusters. An upgrade to HTTP/2 is between sidecars and no matter of the application's.
+    """
     cluster = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(
         endpoint_pb2.ClusterLoadAssignment(
@@ -80,7 +96,8 @@ def application_cluster(
         )
     )
     apply_connection_pool(cluster, pool, None, ClientKind.ENVOY)
-    set_http_options(cluster, http_options(pool, http2=False, sniffed=True, kind=ClientKind.ENVOY, notes=notes))
+    http2, sniffed = protocol.is_http2, not protocol.is_http or protocol is PortProtocol.UNSET
+    set_http_options(cluster, http_options(pool, http2=http2, sniffed=sniffed, kind=ClientKind.ENVOY, notes=notes))
     return cluster
 
 
