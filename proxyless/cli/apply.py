@@ -8,8 +8,8 @@ from typing import Any
 
 from proxyless.cli import output
 from proxyless.cli.connection import ApiError, Connection
-from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir, duration
-from proxyless.cli.rollout import TIMEOUT, is_live, wait_for
+from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir
+from proxyless.cli.rollout import TIMEOUT, is_live, timeout, wait_for
 from proxyless.model.errors import ProxylessError
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -36,7 +36,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--wait", action="store_true", help="until every client concerned has accepted it; fail if one refuses or lags"
     )
-    parser.add_argument("--timeout", type=duration, default=TIMEOUT, metavar="TIME", help="of --wait (default: 30s)")
+    parser.add_argument("--timeout", type=timeout, default=TIMEOUT, metavar="TIME", help="of --wait (default: 30s)")
     add_output(parser, "text", "json")
     add_state_dir(parser)
 

@@ -1,15 +1,26 @@
 """Waiting until configuration is live, for ``apply --wait`` and ``wait``."""
 
+import argparse
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxyless.cli import output
 from proxyless.cli.connection import Connection
+from proxyless.cli.parsers import duration
 
 TIMEOUT = 30.0
+# The API's own limit.
+_LONGEST = 600.0
 # Beyond the wait itself: the control plane may be busy.
 _MARGIN = 10.0
+
+
+def timeout(text: str) -> float:
+    """A duration that the API waits for."""
+    if (seconds := duration(text)) > _LONGEST:
+        raise argparse.ArgumentTypeError("it waits 10m at most")
+    return seconds
 
 
 def wait_for(

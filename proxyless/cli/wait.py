@@ -4,8 +4,8 @@ import argparse
 
 from proxyless.cli import output
 from proxyless.cli.connection import Connection
-from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_output, add_state_dir, duration
-from proxyless.cli.rollout import TIMEOUT, is_live, wait_for
+from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_output, add_state_dir
+from proxyless.cli.rollout import TIMEOUT, is_live, timeout, wait_for
 
 
 def register(subparsers: Subparsers) -> None:
@@ -22,7 +22,7 @@ def register(subparsers: Subparsers) -> None:
         help="such as vs/reviews; default: the whole configuration",
     )
     parser.add_argument("-n", "--namespace", default="default", help="default: %(default)s")
-    parser.add_argument("--timeout", type=duration, default=TIMEOUT, metavar="TIME", help="default: 30s")
+    parser.add_argument("--timeout", type=timeout, default=TIMEOUT, metavar="TIME", help="default: 30s, at most 10m")
     add_output(parser, "text", "json")
     add_state_dir(parser)
 

@@ -41,6 +41,8 @@ def serve(folder: Path, application: str) -> subprocess.CompletedProcess[str]:
         (["get", "vs", "a", "b"], "usage: proxyless get"),
         (["wait", "reviews"], "'reviews' is not KIND/NAME, e.g. vs/reviews"),
         (["wait", "vs/reviews", "--timeout", "soon"], "not a duration"),
+        (["wait", "vs/reviews", "--timeout", "11m"], "it waits 10m at most"),
+        (["apply", "-f", "x.yaml", "--wait", "--timeout", "11m"], "it waits 10m at most"),
         (["analyze", "/no/such/path"], "/no/such/path does not exist"),
     ],
 )

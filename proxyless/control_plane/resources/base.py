@@ -107,9 +107,13 @@ def _int_or_string(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, bool | int | float):
-        written = str(value).lower() if isinstance(value, bool) else str(value)
-        raise ValueError(f'must be a text; write "{written}" in quotes')
+    if isinstance(value, bool):
+        said = str(value).lower()
+        raise ValueError(
+            f"must be a text; write it in quotes, for YAML reads yes, no, on and off as well as {said} as one"
+        )
+    if isinstance(value, int | float):
+        raise ValueError(f'must be a text; write "{value}" in quotes')
     return value
 
 

@@ -155,11 +155,13 @@ class _Reader:
                 self._say("UnknownField", "unknown field", path, metadata.value[field].line)
         is_name = is_dns_label if kind.name in {"Service", "Namespace"} else is_dns_subdomain
         name = metadata.get("name")
-        if name is None or not isinstance(name.value, str) or not is_name(name.value):
+        if name is None or name.value in (None, ""):
+            self._say("InvalidName", "is required", "metadata.name", name.line if name else metadata.line)
+        elif not isinstance(name.value, str) or not is_name(name.value):
             rule = (
                 "must be a DNS-1123 name: lower case letters, digits, '-', starting and ending with a letter or digit"
             )
-            self._say("InvalidName", rule, "metadata.name", name.line if name else metadata.line)
+            self._say("InvalidName", rule, "metadata.name", name.line)
         namespace = metadata.get("namespace")
         if kind.namespaced:
             self._namespace = self._default_namespace

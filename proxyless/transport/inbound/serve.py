@@ -71,7 +71,7 @@ async def serve(
         async with contextlib.AsyncExitStack() as running:
             metrics: tuple[str, int] | None = None
             if metrics_port is not None:
-                listening = bound.enter_context(_bind("127.0.0.1", metrics_port))
+                listening = bound.enter_context(_bind("127.0.0.1", metrics_port, "--metrics-port"))
                 endpoint = MetricsEndpoint(
                     listening, runtime.telemetry, lambda: server.started and not server.should_exit
                 )
@@ -114,7 +114,7 @@ def _config(loaded: Loaded, runtime: InboundRuntime) -> Any:
     )
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, option: str = "--port or --host") -> socket.socket:
     """A listening socket; raises ConfigurationError naming the address and the remedy."""
     where = join_address(host, port)
     try:
@@ -135,7 +135,5 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise ConfigurationError(
-            f"cannot listen on {where}: {error.strerror}; choose another --port or --host"
-        ) from None
+        raise ConfigurationError(f"cannot listen on {where}: {error.strerror}; choose another {option}") from None
     return listening
