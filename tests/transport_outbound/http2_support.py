@@ -24,7 +24,8 @@ Script = Callable[["H2Peer", int, dict[str, str]], Awaitable[None]]
 
 
 class H2Peer:
-    """One connection as the server sees it. bodies: of requests so far, by stream."""
+    """One connection as the server sees it. bodies: of requests so far, by stream. bare: streams whose head said that
+    there is no body."""
 
     def __init__(self, peer: Peer, script: Script, settings: dict[SettingCodes, int], window: int | None) -> None:
         self.peer, self.script = peer, script
@@ -32,6 +33,7 @@ class H2Peer:
         self.h2.local_settings = Settings(client=False, initial_values=settings)
         self.requests: dict[int, list[tuple[str, str]]] = {}
         self.bodies: dict[int, bytearray] = {}
+        self.bare: set[int] = set()
         self.ended: dict[int, asyncio.Event] = {}
         self.resets: dict[int, int] = {}
         self.most_open = 0
@@ -62,6 +64,8 @@ class H2Peer:
             case RequestReceived():
                 number = event.stream_id
                 self.requests[number] = list(event.headers)
+                if event.stream_ended is not None:
+                    self.bare.add(number)
                 self.peer.server.requests.append((self.peer.number, number, dict(event.headers)))  # type: ignore[arg-type]
                 self.bodies[number], self.ended[number] = bytearray(), asyncio.Event()
                 self.most_open = max(self.most_open, self.h2.open_inbound_streams)

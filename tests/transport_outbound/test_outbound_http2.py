@@ -76,6 +76,20 @@ def test_the_head(which: Which) -> None:
 
 
 @every_client
+def test_a_request_without_a_body_ends_with_its_head(which: Which) -> None:
+    """Behind a proxy, an end that comes later makes it a chunked request, which simple HTTP/1.1 servers misread."""
+
+    async def scenario() -> None:
+        with mesh2(echo2) as (server, runtime):
+            async with Client(*which, runtime) as client:
+                for method, content in (("GET", None), ("POST", b""), ("POST", b"x")):
+                    assert (await client.request(method, content=content)).status_code == 200
+            assert server.peers[0].bare == {1, 3}
+
+    run(scenario())
+
+
+@every_client
 @pytest.mark.parametrize("case", ["HEAD", "204", "304", "1xx", "trailers", "empty", "length"])
 def test_responses(which: Which, case: str) -> None:
     async def script(peer: H2Peer, number: int, headers: dict[str, str]) -> None:

@@ -269,11 +269,13 @@ class AsyncStream(Stream):
         """Send a request; all but a small body is sent by a task, whose exceptions the next read raises."""
         connection = self.connection
         session = connection.session
-        session.open(self, method, head)
+        session.open(self, method, head, complete=body == b"")
         connection.flush_soon()
+        if self.request_done:
+            return
         rest = body
         if isinstance(body, bytes) and len(body) <= SMALL_BODY:
-            count = session.send(self, memoryview(body)) if body else 0
+            count = session.send(self, memoryview(body))
             self.request_bytes = count
             if count == len(body):
                 session.end(self)

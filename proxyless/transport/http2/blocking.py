@@ -286,13 +286,11 @@ class BlockingStream(Stream):
         """
         connection = self.connection
         with connection.lock:
-            connection.session.open(self, method, head)
+            connection.session.open(self, method, head, complete=body == b"")
             self.sent = True
-            if not body:
-                connection.session.end(self)
-            elif not isinstance(body, bytes):
+            if not isinstance(body, bytes):
                 connection.flush()
-        if not body:
+        if self.request_done:
             self._flush()
             return
         framer = DataFramer(framing)

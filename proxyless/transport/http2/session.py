@@ -97,19 +97,23 @@ class Session:
 
     # Requests
 
-    def open(self, stream: Stream, method: str, head: list[HeaderTuple]) -> None:
-        """Send a request's head. Raises WireError when the connection takes no further stream."""
+    def open(self, stream: Stream, method: str, head: list[HeaderTuple], *, complete: bool = False) -> None:
+        """Send a request's head. Raises WireError when the connection takes no further stream.
+
+        complete: there is no body, and the head says so. Were it said by an empty frame thereafter, a proxy would have
+        sent the head on as that of a chunked request, which many an HTTP/1.1 server takes for two.
+        """
         if self.error is not None:
             raise self.error
         if self.draining:
             raise StreamRefused("the server closes the connection and takes no further request on it")
         number = self._h2.get_next_available_stream_id()
         try:
-            self._h2.send_headers(number, head)
+            self._h2.send_headers(number, head, end_stream=complete)
         except H2Error as error:  # its limit of streams became less since this one was promised
             raise StreamRefused(f"the server takes no further stream now: {error}") from None
         self._frames.sent()
-        stream.id, stream.method = number, method
+        stream.id, stream.method, stream.request_done = number, method, complete
         self.streams[number] = stream
         if number > _LAST_STREAM_ID - 4:
             self.draining = True
