@@ -128,7 +128,7 @@ def _apply_eds(result: cluster_pb2.Cluster, scope: Scope) -> None:
     result.eds_cluster_config.service_name = result.name
     if scope.kind is not ClientKind.ENVOY:
         return
-    # A cluster whose endpoints never come must not hold back Envoy's start for good.
+    # 0 is for ever: an answer always comes, and without it Envoy would start with clusters that have no endpoints.
     result.eds_cluster_config.eds_config.initial_fetch_timeout.CopyFrom(duration(0))
 
 
