@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +13,9 @@ from proxyless.runtime import RESOLVE_TIMEOUT, RUNTIMES
 from proxyless.settings import load_settings
 
 if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
     from proxyless.engine.explanation import Explanation
     from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
     from proxyless.transport.inbound.asgi import MeshASGI
@@ -83,6 +86,35 @@ class Mesh:
         from proxyless.transport.httpx_adapter import MeshTransport
 
         return MeshTransport(self.runtime)
+
+    def grpc_channel(
+        self,
+        target: str,
+        *,
+        options: "Sequence[tuple[str, Any]]" = (),
+        compression: "grpc.Compression | None" = None,
+    ) -> "grpc.aio.Channel":
+        """A channel to ``host:port`` for stubs of ``grpc.aio``, for one event loop.
+
+        options, compression: grpcio's, for all its connections. Raises ConfigurationError for what is no target, and
+        where grpcio is not installed (``pip install 'proxyless[grpc]'``). Calls raise ``grpc.aio.AioRpcError``.
+        """
+        made: grpc.aio.Channel = _grpc_client().AioMeshChannel(self.runtime, target, tuple(options), compression)
+        return made
+
+    def grpc_channel_sync(
+        self,
+        target: str,
+        *,
+        options: "Sequence[tuple[str, Any]]" = (),
+        compression: "grpc.Compression | None" = None,
+    ) -> "grpc.Channel":
+        """``grpc_channel`` for stubs that block. Threads may share it. Calls raise ``grpc.RpcError``.
+
+        grpcio does not survive a fork: make channels in the process that uses them.
+        """
+        made: grpc.Channel = _grpc_client().MeshChannel(self.runtime, target, tuple(options), compression)
+        return made
 
     def explain(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> "Explanation":
         """What a request would meet now, and why, without sending it: route, split, endpoints, retries, timeouts, TLS.
@@ -183,3 +215,14 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _grpc_client() -> Any:
+    """Imported here and nowhere else: who calls no gRPC need not have grpcio, and can fork."""
+    try:
+        import grpc  # noqa: F401
+    except ImportError:
+        raise ConfigurationError("gRPC needs grpcio, which is not installed: pip install 'proxyless[grpc]'") from None
+    from proxyless.transport import grpc_client
+
+    return grpc_client

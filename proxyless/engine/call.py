@@ -31,6 +31,7 @@ class Call:
     # Few calls have these.
     _hash: RequestHash | None = None
     _retry_hold: Hold | None = None
+    out_of_time = False  # the call's own deadline ended it, not an attempt's
 
     def __init__(
         self,
@@ -289,7 +290,11 @@ class Call:
         if not retry.replayable(self._request, outcome):
             self.record.reason = f"not retried ({condition}): the request body cannot be sent a second time"
             return False
-        wait = retry.back_off(policy, retries, self._rng)
+        asked = retry.pushback(self._request, outcome)
+        if asked is not None and asked < 0:
+            self.record.reason = f"not retried ({condition}): the server forbids it (grpc-retry-pushback-ms)"
+            return False
+        wait = asked if asked is not None else retry.back_off(policy, retries, self._rng)
         if not self._limits.allows(now, wait):
             self.record.reason = f"not retried ({condition}): the call's deadline comes first"
             return False
@@ -330,6 +335,7 @@ class Call:
         return self._respond(503, body, why, replies.FAILURE_FLAG[failed.kind], headers=headers)
 
     def _timed_out(self, which: str) -> Respond:
+        self.out_of_time = which is _WHOLE
         attempts = self.record.attempts
         where = f" from {attempts[-1].endpoint}" if attempts else ""
         why = f"upstream request timeout: no response{where} within {which}"

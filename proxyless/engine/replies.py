@@ -47,6 +47,11 @@ def is_grpc(request: Request) -> bool:
     )
 
 
+def grpc_status(http_status: int) -> int:
+    """The gRPC status that an HTTP status stands for."""
+    return _GRPC_STATUS.get(http_status, 2)
+
+
 def respond(
     request: Request,
     status: int,

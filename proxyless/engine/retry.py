@@ -5,8 +5,10 @@ RetryState.
 """
 
 import random
+import re
 
 from proxyless.engine.matching import header_matches
+from proxyless.engine.replies import is_grpc
 from proxyless.engine.request import IDEMPOTENT, Request
 from proxyless.engine.steps import Answered, Failed, FailureKind, Outcome
 from proxyless.model.route import RetryPolicy
@@ -20,6 +22,7 @@ _GRPC = {
     "14": "unavailable",
 }
 GATEWAY_ERRORS = frozenset({502, 503, 504})
+_PUSHBACK = re.compile(r"[0-9]{1,9}\Z")
 # Envoy counts a reset as a 5xx, because it becomes one.
 _ANY_RESET = ("5xx", "gateway-error", "reset")
 CONDITIONS = frozenset(
@@ -57,6 +60,18 @@ def back_off(policy: RetryPolicy, retry: int, rng: random.Random) -> float:
     # Bounded exponent: no number of retries may overflow a float.
     ceiling = min(policy.back_off_base * ((1 << min(retry, 64)) - 1), policy.back_off_max)
     return max(0.0, ceiling) * rng.random()
+
+
+def pushback(request: Request, outcome: Outcome) -> float | None:
+    """Seconds that a gRPC server asks to wait before the next attempt; below 0: there shall be none. None: it asks
+    for nothing. Source: gRFC A6, "Pushback" (``grpc-retry-pushback-ms``; what is no number forbids too).
+    """
+    if not isinstance(outcome, Answered) or not is_grpc(request):
+        return None
+    for name, value in outcome.headers:
+        if name == "grpc-retry-pushback-ms":
+            return int(value) / 1000 if _PUSHBACK.match(value) else -1.0
+    return None
 
 
 def _for_answer(policy: RetryPolicy, answer: Answered) -> str | None:

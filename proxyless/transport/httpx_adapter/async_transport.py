@@ -9,10 +9,10 @@ from proxyless.engine.request import Request
 from proxyless.engine.steps import Answered, Attempt, Delay
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
+from proxyless.transport.completion import Completion
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import convert
 from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
-from proxyless.transport.httpx_adapter.completion import Completion
 from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed

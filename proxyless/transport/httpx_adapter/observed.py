@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxyless.transport.httpx_adapter.completion import Completion
+    from proxyless.transport.completion import Completion
 
 
 class AsyncObserved:

@@ -6,7 +6,7 @@ from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import trace as events
 
 if TYPE_CHECKING:
-    from proxyless.transport.httpx_adapter.completion import Completion
+    from proxyless.transport.completion import Completion
     from proxyless.transport.httpx_adapter.library import Library
     from proxyless.transport.httpx_adapter.sync_attempt import SyncExchange
 

@@ -5,14 +5,15 @@ from proxyless.telemetry.observation import ClientObservation
 
 
 class Completion:
-    """response_bytes, request_bytes: body sizes as far as they went."""
+    """response_bytes, request_bytes: body sizes as far as they went. grpc_status: its number, "" outside gRPC."""
 
-    __slots__ = ("_done", "call", "observation", "request_bytes", "response_bytes")
+    __slots__ = ("_done", "call", "grpc_status", "observation", "request_bytes", "response_bytes")
 
     def __init__(self, call: Call, observation: ClientObservation) -> None:
         self.call = call
         self.observation = observation
         self.request_bytes = self.response_bytes = 0
+        self.grpc_status = ""
         self._done = False
 
     def end(self, error: BaseException | None = None) -> None:
@@ -31,4 +32,5 @@ class Completion:
             request_bytes=self.request_bytes,
             response_bytes=self.response_bytes,
             error="" if error is None else f"{type(error).__name__}: {error}",
+            grpc_status=self.grpc_status,
         )

@@ -1,0 +1,226 @@
+"""The mesh as a ``grpc.aio.Channel``."""
+
+import asyncio
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from proxyless.model.errors import ProxylessError
+from proxyless.transport.grpc_client import aio_call
+from proxyless.transport.grpc_client.aio_rpc import AioRpc
+from proxyless.transport.grpc_client.connectivity import combined
+from proxyless.transport.grpc_client.credentials import Options
+from proxyless.transport.grpc_client.rpc import Asked, Rpc
+from proxyless.transport.grpc_client.subchannels import Subchannels, ahead
+from proxyless.transport.grpc_client.target import parse
+from proxyless.transport.runtime import Runtime
+
+_LOOK_AGAIN = 0.02
+
+
+class AioMeshChannel(grpc.aio.Channel):
+    """For one event loop, as every ``grpc.aio.Channel``; any number of stubs may share it.
+
+    target: ``host:port``. options, compression: grpcio's, for the connections that are made. Raises
+    ConfigurationError for what is no such target.
+    """
+
+    def __init__(
+        self, runtime: Runtime, target: str, options: Options = (), compression: grpc.Compression | None = None
+    ) -> None:
+        self.runtime = runtime
+        self.target = parse(target)
+        self._compression = compression
+        self._closing: set[asyncio.Task[None]] = set()
+        self._calls: weakref.WeakSet[AioRpc] = weakref.WeakSet()
+        self._closed = False
+        self.pool: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make, self._end, tuple(options))
+
+    def begin(self, method: str, request: bytes | None, asked: Asked, *, unary: bool) -> AioRpc:
+        if self._closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+        rpc = AioRpc(self.runtime, self.pool, Rpc(self.runtime, self.target, method, asked), request, unary=unary)
+        self._calls.add(rpc)
+        return rpc
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> "UnaryUnary":
+        return UnaryUnary(self, method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> "UnaryStream":
+        return UnaryStream(self, method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> "StreamUnary":
+        return StreamUnary(self, method, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> "StreamStream":
+        return StreamStream(self, method, request_serializer, response_deserializer)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Of all connections together, as gRPC's round_robin combines them. Lower are those that no call needed."""
+        if self._closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        if try_to_connect:
+            self._connect()
+        return combined([channel.get_state(try_to_connect) for channel in self.pool.channels()])
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        while self.get_state() is last_observed_state:  # noqa: ASYNC110  grpcio tells of one connection only
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def channel_ready(self) -> None:
+        """Returns once one of the endpoints that the target's routes lead to is connected."""
+        while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.SHUTDOWN:
+                raise grpc.aio.UsageError("Channel is closed.")
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def close(self, grace: float | None = None) -> None:
+        """No new calls. Those under way have ``grace`` seconds, None for none, and are cancelled then."""
+        if self._closed:
+            return
+        self._closed = True
+        under_way = [call.status for call in list(self._calls) if not call.status.done()]
+        if grace and under_way:
+            await asyncio.wait(under_way, timeout=grace)
+        for call in list(self._calls):
+            call.cancel()
+        await asyncio.sleep(0)
+        for channel in self.pool.close():
+            self._end(channel)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> None:
+        await self.close()
+
+    def _connect(self) -> None:
+        """Connections are made in the background, ahead of calls, where that needs no question to the endpoint."""
+        snapshot = self.runtime.snapshot()
+        if self.target not in snapshot.listeners:
+            self.runtime.resolve(self.target)
+            return
+        for cluster, endpoint in ahead(snapshot, self.target):
+            try:
+                peer = self.pool.peer(endpoint)
+                if peer is None and endpoint.tls is not None:
+                    continue
+                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer))
+            except ProxylessError:
+                continue
+
+    def _make(self, address: str, credentials: grpc.ChannelCredentials | None, options: Options) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(address, options, self._compression)
+        return grpc.aio.secure_channel(address, credentials, options, self._compression)
+
+    def _end(self, channel: grpc.aio.Channel) -> None:
+        task = asyncio.ensure_future(channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+class _Method:
+    def __init__(self, channel: AioMeshChannel, method: str, serialize: Any, deserialize: Any) -> None:
+        self._channel = channel
+        self._method = method
+        self._serialize = serialize
+        self._deserialize = deserialize
+
+    def _request(self, request: Any) -> bytes:
+        return bytes(request) if self._serialize is None else self._serialize(request)
+
+
+class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> aio_call.UnaryUnaryCall:
+        asked = Asked(timeout, metadata, credentials, wait_for_ready, compression)
+        rpc = self._channel.begin(self._method, self._request(request), asked, unary=True)
+        return aio_call.UnaryUnaryCall(rpc, self._deserialize)
+
+
+class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> aio_call.UnaryStreamCall:
+        asked = Asked(timeout, metadata, credentials, wait_for_ready, compression)
+        rpc = self._channel.begin(self._method, self._request(request), asked, unary=False)
+        return aio_call.UnaryStreamCall(rpc, self._deserialize)
+
+
+class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> aio_call.StreamUnaryCall:
+        asked = Asked(timeout, metadata, credentials, wait_for_ready, compression)
+        rpc = self._channel.begin(self._method, None, asked, unary=True)
+        return aio_call.StreamUnaryCall(rpc, self._deserialize, self._serialize, request_iterator)
+
+
+class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> aio_call.StreamStreamCall:
+        asked = Asked(timeout, metadata, credentials, wait_for_ready, compression)
+        rpc = self._channel.begin(self._method, None, asked, unary=False)
+        return aio_call.StreamStreamCall(rpc, self._deserialize, self._serialize, request_iterator)

@@ -1,0 +1,282 @@
+"""The mesh under one call of an ``aio`` stub: the engine's loop, with asyncio for hands."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterable, Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from proxyless.engine.call import Call
+from proxyless.engine.steps import Attempt, Delay, Outcome
+from proxyless.model.errors import NotReadyError, ProxylessError
+from proxyless.model.snapshot import Snapshot
+from proxyless.transport.grpc_client.aio_attempt import AioAttempt
+from proxyless.transport.grpc_client.metadata import Metadata
+from proxyless.transport.grpc_client.outgoing import Outgoing
+from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, Rpc
+from proxyless.transport.grpc_client.status import CANCELLED, Status, is_not_connected, of_reply, unavailable
+from proxyless.transport.grpc_client.subchannels import Subchannels
+from proxyless.transport.runtime import Runtime
+
+logger = logging.getLogger("proxyless.grpc")
+
+
+class AioRpc:
+    """One call in bytes. Futures of its head and its status; a task that performs it.
+
+    request: the one message, None for a stream (``write`` then ``done_writing``). unary: there is one response, which
+    is kept in ``response``; else ``read`` them.
+    """
+
+    def __init__(
+        self, runtime: Runtime, pool: Subchannels[grpc.aio.Channel], rpc: Rpc, request: bytes | None, *, unary: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._runtime = runtime
+        self._pool = pool
+        self.rpc = rpc
+        self._request = request
+        self._unary = unary
+        self.outgoing = Outgoing()
+        self._moved = asyncio.Event()
+        self._wants_head = asyncio.Event()
+        self._attempt: AioAttempt | None = None
+        self._pumping: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._sent = 0
+        self.response: Any = grpc.aio.EOF
+        self.head: asyncio.Future[Metadata] = loop.create_future()
+        self.committed: asyncio.Future[AioAttempt | None] = loop.create_future()
+        self.started: asyncio.Future[None] = loop.create_future()
+        self.status: asyncio.Future[Status] = loop.create_future()
+        if request is not None:
+            rpc.request_bytes = len(request)
+        self.loop = loop
+        self._task = loop.create_task(self._run())
+
+    # ---- what the application does
+
+    def cancel(self) -> bool:
+        if self.status.done():
+            return False
+        self._finish(CANCELLED)
+        self._task.cancel()
+        return True
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        if self.status.done():
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    async def write(self, message: bytes) -> None:
+        """Returns once it is on its way; what a call that has ended is given is lost."""
+        outgoing = self.outgoing
+        outgoing.add(message)
+        mine = outgoing.end
+        if not outgoing.keeping:
+            self.rpc.request.replayable = False
+        self._wake()
+        while self._sent < mine and not self.status.done():
+            await self._moves()
+
+    def done_writing(self) -> None:
+        self.outgoing.ended = True
+        self._wake()
+
+    async def initial_metadata(self) -> Metadata:
+        self._wants_head.set()
+        return await asyncio.shield(self.head)
+
+    async def read(self) -> Any:
+        """The next message in bytes, or ``grpc.aio.EOF``."""
+        attempt = await asyncio.shield(self.committed)
+        if attempt is None:
+            return grpc.aio.EOF
+        message = await attempt.read()
+        if message is grpc.aio.EOF:
+            await asyncio.shield(self.status)
+        else:
+            self.rpc.response_bytes += len(message)
+        return message
+
+    async def wait_connected(self) -> Status | None:
+        """None once an attempt has its connection; the status, if it ended before."""
+        while not self.status.done():
+            await asyncio.shield(self.started)
+            attempt = self._attempt
+            if attempt is None or attempt.call is None:
+                await self._moves()
+                continue
+            with contextlib.suppress(grpc.RpcError):
+                await attempt.call.wait_for_connection()
+                return None
+            await asyncio.sleep(0)
+        status = self.status.result()
+        return None if status.ok else status
+
+    # ---- the loop
+
+    async def _run(self) -> None:
+        try:
+            status = await self._perform()
+        except asyncio.CancelledError:
+            status = CANCELLED
+        except ProxylessError as error:
+            status = unavailable(str(error))
+        except Exception as error:  # a programming error must end the call, not leave it waiting
+            logger.exception("a call failed inside the mesh")
+            status = Status(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        finally:
+            self._stop_pumping()
+        self._finish(status)
+        if self._attempt is not None:
+            self._attempt.end()
+
+    async def _perform(self) -> Status:
+        wait = FIRST_WAIT
+        while True:
+            why = "no connection"
+            try:
+                snapshot = await self._resolved()
+            except NotReadyError as error:
+                if not self.rpc.asked.wait_for_ready:
+                    raise
+                why = str(error)
+            else:
+                call = self.rpc.begin(snapshot)
+                ended = await self._round(call)
+                if ended is not None:
+                    return ended
+            remaining = self.rpc.remaining()
+            if remaining is not None and remaining <= wait:
+                await asyncio.sleep(remaining)
+                return Status(grpc.StatusCode.DEADLINE_EXCEEDED, f"Deadline Exceeded: {why}")
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _round(self, call: Call) -> Status | None:
+        """The status; None if a call that waits for a connection should ask again."""
+        step = call.next_step()
+        while step is not None:
+            match step:
+                case Attempt():
+                    if (old := self._attempt) is not None:
+                        self._stop_pumping()
+                        old.end()
+                    self._attempt = attempt = AioAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
+                    outcome: Outcome | None = await attempt.start(self._request)
+                    if outcome is None:
+                        if self._request is None:
+                            self._pumping = self.loop.create_task(self._pump(attempt.call))
+                        if not self.started.done():
+                            self.started.set_result(None)
+                        self._wake()
+                        outcome = await attempt.first(self._wants_head)
+                    call.report(outcome)
+                case Delay():
+                    await asyncio.sleep(step.seconds)
+                case _:
+                    if self.rpc.asked.wait_for_ready and is_not_connected(step) and not call.out_of_time:
+                        return None
+                    return of_reply(step, out_of_time=call.out_of_time)
+            step = call.next_step()
+        assert self._attempt is not None
+        return await self._commit(self._attempt)
+
+    async def _commit(self, attempt: AioAttempt) -> Status:
+        """The rest of the one attempt that the application gets to see."""
+        self.outgoing.keeping = False
+        self.outgoing.sent(self._sent)
+        if attempt.status is not None and not attempt.status.ok:
+            return replace(attempt.status, trailing=self.rpc.headers(attempt.status.trailing))
+        self.head.set_result(self.rpc.headers(attempt.initial))
+        if not self._unary:
+            self.committed.set_result(attempt)
+        else:
+            self.response = await attempt.read()
+            if self.response is not grpc.aio.EOF:
+                self.rpc.response_bytes += len(self.response)
+                if await attempt.read() is not grpc.aio.EOF:
+                    return Status(grpc.StatusCode.INTERNAL, "more than one response to a call that has one")
+        status = await attempt.final()
+        if self._unary and status.ok and self.response is grpc.aio.EOF:
+            return Status(grpc.StatusCode.INTERNAL, "no response to a call that has one")
+        return status
+
+    async def _resolved(self) -> Snapshot:
+        target = self.rpc.request.target
+        snapshot = self._runtime.snapshot()
+        if target not in snapshot.listeners:
+            snapshot = await asyncio.wrap_future(self._runtime.resolve(target, self.rpc.remaining()))
+            if target not in snapshot.listeners:
+                raise NotReadyError(f"the mesh has no answer about {target}")
+        return snapshot
+
+    async def _pump(self, call: Any) -> None:
+        """Writes the request messages to one attempt. What goes wrong, its reading side tells."""
+        outgoing, number = self.outgoing, 0
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            while True:
+                while number < outgoing.end:
+                    await call.write(outgoing.get(number))
+                    number += 1
+                    self._sent = max(self._sent, number)
+                    outgoing.sent(number)
+                    self._wake()
+                if outgoing.ended:
+                    await call.done_writing()
+                    return
+                await self._moves()
+
+    def _stop_pumping(self) -> None:
+        if self._pumping is not None:
+            self._pumping.cancel()
+            self._pumping = None
+
+    def _finish(self, status: Status) -> None:
+        if self.status.done():
+            return
+        if self._request is None:
+            self.rpc.request_bytes = self.outgoing.total_bytes
+        self.rpc.end(status)
+        self.status.set_result(status)
+        if not self.head.done():
+            self.head.set_result(())
+        if not self.committed.done():
+            self.committed.set_result(None)
+        if not self.started.done():
+            self.started.set_result(None)
+        self._wake()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self.loop.call_soon(callback)
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def _moves(self) -> None:
+        await self._moved.wait()
+
+
+async def feed(rpc: AioRpc, requests: Any, serialize: Callable[[Any], bytes]) -> None:
+    """Writes what an application's iterable gives. If that fails the call is cancelled, as in grpcio."""
+    try:
+        if isinstance(requests, AsyncIterable) or hasattr(requests, "__aiter__"):
+            async for request in requests:
+                if rpc.status.done():
+                    return
+                await rpc.write(serialize(request))
+        else:
+            for request in requests:
+                if rpc.status.done():
+                    return
+                await rpc.write(serialize(request))
+        rpc.done_writing()
+    except Exception:
+        logger.exception("the request iterator of %s failed", rpc.rpc.request.path)
+        rpc.cancel()

@@ -1,0 +1,48 @@
+"""Between gRPC's metadata and the engine's header lines. Values of ``-bin`` keys are base64 there, as on the wire."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any
+
+Lines = list[tuple[str, str]]
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+# grpcio writes these itself, by what it knows better.
+_TRANSPORTS = frozenset(
+    {"te", "content-type", "content-length", "user-agent", "host", "connection", "transfer-encoding"}
+    | {"grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-status", "grpc-message"}
+)
+OWN = (("content-type", "application/grpc"), ("te", "trailers"))
+
+
+def lines(metadata: Any) -> Lines:
+    """metadata: what grpcio takes and gives: pairs, a ``grpc.aio.Metadata``, or None."""
+    found: Lines = []
+    for key, value in metadata or ():
+        if isinstance(value, bytes):
+            text = base64.b64encode(value).decode().rstrip("=") if key.endswith("-bin") else value.decode("latin-1")
+        else:
+            text = value
+        found.append((key.lower(), text))
+    return found
+
+
+def metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
+    """What of the header lines is the application's or the mesh's, not the transport's."""
+    return tuple(
+        (name, value)
+        for name, text in headers
+        if name not in _TRANSPORTS and not name.startswith(":")
+        for value in (_binary(text) if name.endswith("-bin") else (text,))
+    )
+
+
+def _binary(text: str) -> Iterable[bytes]:
+    # A comma joins several values (gRPC over HTTP/2, "Custom-Metadata"); what is not base64 cannot be sent.
+    for part in text.split(","):
+        raw = part.strip().rstrip("=")
+        try:
+            yield base64.b64decode(raw + "=" * (-len(raw) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            continue

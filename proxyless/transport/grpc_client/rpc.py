@@ -1,0 +1,91 @@
+"""One call of an application, whichever of gRPC's two APIs and four kinds it came by: what needs no I/O."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from proxyless.engine.call import Call
+from proxyless.engine.request import Request
+from proxyless.engine.steps import Attempt
+from proxyless.model.snapshot import Snapshot
+from proxyless.transport.completion import Completion
+from proxyless.transport.grpc_client.metadata import OWN, Metadata, lines, metadata
+from proxyless.transport.grpc_client.status import Status
+from proxyless.transport.runtime import Runtime
+
+# The waits between rounds of a call with wait_for_ready, in seconds.
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The arguments of a call, as grpcio has them. timeout: seconds, None for no limit."""
+
+    timeout: float | None = None
+    metadata: Any = None
+    credentials: Any = None
+    wait_for_ready: bool | None = None
+    compression: Any = None
+
+
+class Rpc:
+    """``begin`` gives the engine's call; with ``wait_for_ready`` there may be several, one after the other."""
+
+    __slots__ = ("_call", "_observation", "_runtime", "asked", "deadline", "request", "request_bytes", "response_bytes")
+
+    def __init__(self, runtime: Runtime, target: str, method: str, asked: Asked) -> None:
+        self._runtime = runtime
+        self.asked = asked
+        self.request = Request("POST", target, method, headers=[*OWN, *lines(asked.metadata)])
+        if asked.timeout is not None:
+            self.request.deadline = time.monotonic() + asked.timeout
+        self._observation = runtime.telemetry.begin_client(self.request)
+        self._call: Call | None = None
+        self.deadline = self.request.deadline
+        self.request_bytes = self.response_bytes = 0
+
+    def begin(self, snapshot: Snapshot) -> Call:
+        if self._call is not None:
+            self._call.finish()
+        started = time.monotonic()
+        self._call = call = self._runtime.engine.call(snapshot, self.request)
+        call.record.policy = time.monotonic() - started
+        return call
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, never below 0; None for no limit."""
+        deadline = self._call.deadline if self._call is not None else self.deadline
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def sent(self, step: Attempt) -> Metadata:
+        """The metadata of an attempt. Source of the number of attempts before it: gRFC A6."""
+        found = metadata(step.headers)
+        return found if step.number == 1 else (*found, ("grpc-previous-rpc-attempts", str(step.number - 1)))
+
+    def arguments(self, step: Attempt) -> dict[str, Any]:
+        """For grpcio's call of an attempt. All the time that is left goes on the wire as ``grpc-timeout``."""
+        asked = self.asked
+        return {
+            "timeout": self.remaining(),
+            "metadata": self.sent(step),
+            "credentials": asked.credentials,
+            "wait_for_ready": False,
+            "compression": asked.compression,
+        }
+
+    def headers(self, initial: Metadata) -> Metadata:
+        """Initial metadata as the routes have it changed."""
+        assert self._call is not None
+        return metadata(self._call.response_headers(lines(initial)))
+
+    def end(self, status: Status) -> None:
+        if self._call is None:
+            return
+        completion = Completion(self._call, self._observation)
+        completion.request_bytes, completion.response_bytes = self.request_bytes, self.response_bytes
+        completion.grpc_status = status.number
+        completion.end(None if status.ok else Ended(str(status)))
+
+
+class Ended(Exception):
+    """How telemetry hears of a status that is not OK."""

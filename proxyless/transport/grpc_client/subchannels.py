@@ -1,0 +1,164 @@
+"""One grpcio channel for each endpoint, kind of TLS, authority and generation of the identity. Thread-safe."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import grpc
+
+from proxyless.identity.source import IdentitySource
+from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, Health, UpstreamTls
+from proxyless.model.route import Forward
+from proxyless.model.snapshot import EMPTY, Snapshot
+from proxyless.transport.grpc_client.credentials import Options, credentials, options
+from proxyless.transport.grpc_client.peer_name import Peer, ask, only_peer
+from proxyless.transport.grpc_client.target import address
+from proxyless.transport.runtime import Runtime
+from proxyless.transport.tls import generation_of
+
+C = TypeVar("C")
+Make = Callable[[str, grpc.ChannelCredentials | None, Options], C]
+_Key = tuple[tuple[str, int], UpstreamTls | None, str]
+# So many endpoints are connected to ahead of the first call.
+MOST_AHEAD = 16
+# Unused for so many seconds (Envoy's default for upstream connections) it is closed.
+IDLE_TIMEOUT = 3600.0
+
+
+@dataclass(slots=True)
+class Subchannel(Generic[C]):
+    """retired: takes no further call, and is closed with the last that it has."""
+
+    channel: C
+    key: _Key
+    generation: int
+    passthrough: bool = False
+    calls: int = 0
+    used: float = 0.0
+    retired: bool = False
+
+
+class Subchannels(Generic[C]):
+    """``take`` one for an attempt, ``done`` when its call has ended.
+
+    make: a channel to an address. close: end one that has no calls.
+    """
+
+    def __init__(self, runtime: Runtime, make: Make[C], close: Callable[[C], None], asked: Options) -> None:
+        self._runtime = runtime
+        self._make = make
+        self._close = close
+        self._asked = asked
+        self._lock = threading.Lock()
+        self._open: dict[_Key, Subchannel[C]] = {}
+        self._peers: dict[tuple[tuple[str, int], UpstreamTls], Peer] = {}
+        self._seen: Snapshot = EMPTY
+
+    @property
+    def identity(self) -> IdentitySource:
+        return self._runtime.identity
+
+    def peer(self, endpoint: Endpoint) -> Peer | None:
+        """Who the endpoint must be, as far as that is known; ``learn`` asks it. Raises PeerUnknown."""
+        tls = endpoint.tls
+        if tls is None:
+            return None
+        return only_peer(endpoint, tls) or self._peers.get((endpoint.key, tls))
+
+    def learn(self, endpoint: Endpoint, timeout: float) -> Peer:
+        """Blocks for a handshake. Raises PeerUnknown."""
+        assert endpoint.tls is not None
+        peer = ask(endpoint, endpoint.tls, self.identity, timeout)
+        self._peers[endpoint.key, endpoint.tls] = peer
+        return peer
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """It could not be connected to: it may be another than the one that was asked, so ask again."""
+        if endpoint.tls is not None:
+            with self._lock:
+                if self._peers.pop((endpoint.key, endpoint.tls), None) is not None:
+                    for one in [one for one in self._open.values() if one.key[:2] == (endpoint.key, endpoint.tls)]:
+                        self._retire(one)
+
+    def take(self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None) -> Subchannel[C]:
+        """peer: of ``peer`` or ``learn``, None in plaintext only. Raises NotReadyError without trust in anybody."""
+        tls, now = endpoint.tls, time.monotonic()
+        assert (tls is None) == (peer is None)
+        generation = generation_of(self.identity, tls)
+        with self._lock:
+            self._sweep(now)
+            key = (endpoint.key, tls, authority)
+            found = self._open.get(key)
+            if found is not None and found.generation != generation:
+                # A new certificate or new trust: what is under way ends on the old connection.
+                self._retire(found)
+                found = None
+            if found is None:
+                secret = credentials(self.identity, tls) if tls is not None else None
+                name = peer.name if peer is not None else None
+                made = self._make(address(endpoint), secret, options(cluster, authority, name, self._asked))
+                passes = cluster.kind is ClusterKind.PASSTHROUGH
+                found = self._open[key] = Subchannel(made, key, generation, passes)
+            found.calls += 1
+            found.used = now
+            return found
+
+    def done(self, subchannel: Subchannel[C]) -> None:
+        with self._lock:
+            subchannel.calls -= 1
+            subchannel.used = time.monotonic()
+            last = subchannel.retired and not subchannel.calls
+        if last:
+            self._close(subchannel.channel)
+
+    def channels(self) -> list[C]:
+        with self._lock:
+            return [one.channel for one in self._open.values()]
+
+    def close(self) -> list[C]:
+        """Forget all; the caller closes what is returned: the channels that still have calls."""
+        with self._lock:
+            left = list(self._open.values())
+            for one in left:
+                self._retire(one)
+        return [one.channel for one in left if one.calls]
+
+    def _retire(self, one: Subchannel[C]) -> None:
+        self._open.pop(one.key, None)
+        one.retired = True
+        if not one.calls:
+            self._close(one.channel)
+
+    def _sweep(self, now: float) -> None:
+        """After each change of the world: endpoints that left get no call, and close with their last stream."""
+        snapshot = self._runtime.snapshot()
+        if snapshot is self._seen:
+            return
+        self._seen = snapshot
+        present = {endpoint.key for cluster in snapshot.clusters.values() for endpoint in cluster.endpoints}
+        for one in list(self._open.values()):
+            if (one.key[0] not in present and not one.passthrough) or (not one.calls and now - one.used > IDLE_TIMEOUT):
+                self._retire(one)
+
+
+def ahead(snapshot: Snapshot, target: str) -> list[tuple[Cluster, Endpoint]]:
+    """Endpoints that calls to ``target`` may go to, by its routes."""
+    listener = snapshot.listeners.get(target)
+    if listener is None or listener.virtual_host is None:
+        return []
+    names = {
+        leg.cluster: None
+        for route in listener.virtual_host.routes
+        if isinstance(route.action, Forward)
+        for leg in route.action.clusters
+    }
+    found = [
+        (cluster, endpoint)
+        for name in names
+        if (cluster := snapshot.clusters.get(name)) is not None
+        for endpoint in cluster.endpoints
+        if endpoint.health in (Health.HEALTHY, Health.DEGRADED)
+    ]
+    return found[:MOST_AHEAD]
