@@ -127,6 +127,8 @@ class Call:
         return Delay(seconds, "fault")
 
     def _abort_fault(self) -> Step | None:
+        if Flag.DELAY_INJECTED in self.record.flags and self._limits.expired(self._clock()):
+            return self._timed_out(_WHOLE)  # the caller has gone meanwhile
         abort = fault.draw_abort(self._fault, self._rng) if self._fault is not None else None
         if abort is None:
             return self._act()

@@ -77,7 +77,7 @@ class Backend(grpc.GenericRpcHandler):
         behaviour = getattr(self, f"_{method.lower()}")
 
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
-            self.calls.append((method, {key: value for key, value in context.invocation_metadata()}))
+            self.calls.append((method, dict(context.invocation_metadata())))
             return behaviour(request, context)
 
         return kinds[method](handle)

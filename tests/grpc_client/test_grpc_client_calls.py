@@ -247,6 +247,21 @@ def test_a_conversation_and_its_cancellation_sync(backend: Start) -> None:
         assert server.gone.wait(PATIENCE)
 
 
+def test_an_empty_head_before_any_message_sync(backend: Start) -> None:
+    go = threading.Event()
+
+    def requests() -> Any:
+        assert go.wait(PATIENCE)
+        yield b"1"
+
+    with MeshChannel(runtime_of(backend()), TARGET) as channel:
+        call: Any = channel.stream_stream("/test.Echo/HeadOnly")(requests())
+        assert tuple(call.initial_metadata()) == ()
+        go.set()
+        assert list(call) == [b"1"]
+        assert call.code() is OK
+
+
 def test_channel_ready_future_sync(backend: Start) -> None:
     with MeshChannel(runtime_of(backend()), TARGET) as channel:
         grpc.channel_ready_future(channel).result(PATIENCE)

@@ -17,3 +17,22 @@ def test_light_imports() -> None:
 
 def test_the_client_does_without_grpcio() -> None:
     assert "grpc" not in loaded_after("import proxyless.xds_client.client, proxyless.xds_client.node")
+
+
+def test_a_mesh_without_grpc_channels_does_without_grpcio() -> None:
+    using = "import proxyless; mesh = proxyless.Mesh(); mesh.transport(); mesh.async_transport()"
+    assert "grpc" not in loaded_after(using)
+
+
+def test_what_is_missing_is_said() -> None:
+    script = """
+import sys
+sys.modules["grpc"] = None
+import proxyless
+try:
+    proxyless.Mesh().grpc_channel("ratings:50051")
+except proxyless.ProxylessError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'proxyless[grpc]'" in done.stdout

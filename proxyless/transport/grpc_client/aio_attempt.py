@@ -65,6 +65,9 @@ class AioAttempt:
         step, rpc, call = self._step, self._rpc, self.call
         started = time.monotonic()
         limit = None if step.timeout is None else started + step.timeout
+        # Before anything else: grpcio drops messages that nobody waits for once there is a status other than OK.
+        self._reading = reading = asyncio.ensure_future(call.read())
+        reading.add_done_callback(_heard)
         try:
             async with asyncio.timeout_at(None if limit is None else _loop_time(limit)):
                 self.initial = tuple(await call.initial_metadata())
@@ -72,8 +75,6 @@ class AioAttempt:
             self.call.cancel()
             return self._timed_out()
         self._record.wait = time.monotonic() - started
-        self._reading = reading = asyncio.ensure_future(call.read())
-        reading.add_done_callback(_heard)
         if self.initial:
             return self._answered()
         asked = asyncio.ensure_future(wants_head.wait())

@@ -23,7 +23,6 @@ class BlockingAttempt:
     """``start``, then ``first``; after that, if it answered, ``read`` until None and ``end``.
 
     call: grpcio's. initial: its initial metadata. status: set once it has ended. over: nobody wants it any more.
-    headed: its headers are here, even if they are empty.
     """
 
     def __init__(self, pool: Subchannels[grpc.Channel], step: Attempt, rpc: Rpc, record: AttemptRecord) -> None:
@@ -39,7 +38,6 @@ class BlockingAttempt:
         self.initial: Metadata = ()
         self.status: Status | None = None
         self.over = False
-        self.headed = False
 
     def start(self, requests: bytes | Iterator[bytes]) -> Failed | None:
         step, pool = self._step, self._pool
@@ -71,25 +69,23 @@ class BlockingAttempt:
         limit = None if step.timeout is None else started + step.timeout
         timer, expired = self._timer(limit)
         try:
-            self.initial = tuple((key, value) for key, value in call.initial_metadata() or ())
-            self._record.wait = time.monotonic() - started
-            self.headed = True
-            if self.initial:
-                return self._answered()
-            try:
-                self._message = next(call)
-                return self._answered()
-            except StopIteration:
-                pass
-            except grpc.RpcError as error:
-                if error is not call:
-                    raise
+            # Not the headers first: grpcio drops messages that nobody waits for once there is a status other than OK.
+            self._message = next(call)
+        except StopIteration:
+            pass
+        except grpc.RpcError as error:
+            if error is not call:
+                raise
         finally:
             if timer is not None:
                 timer.cancel()
+        self._record.wait = time.monotonic() - started
+        self.initial = tuple((key, value) for key, value in call.initial_metadata() or ())
+        if self.initial or self._message is not _NOTHING:
+            return self._answered()
         self.status = self.final()
         consumed = not rpc.request.replayable
-        if expired.is_set():
+        if expired.is_set() and self.status.code is grpc.StatusCode.CANCELLED:
             return Failed(FailureKind.TIMEOUT, "no response in time", request_sent=True, body_consumed=consumed)
         if self.status.ok:
             return Answered(200, [*lines(self.initial), ("grpc-status", "0")])
@@ -136,10 +132,19 @@ class BlockingAttempt:
         if limit is None or (remaining is not None and limit - time.monotonic() >= remaining - 0.001):
             return None, expired
 
+        headed = threading.Event()
+
+        def hear() -> None:
+            self.call.initial_metadata()
+            headed.set()
+
         def expire() -> None:
-            if not self.headed:
+            if not headed.is_set():
                 expired.set()
                 self.call.cancel()
+
+        # The server's headers are all that such a limit asks for.
+        threading.Thread(target=hear, name="proxyless-grpc-head", daemon=True).start()
 
         timer = threading.Timer(max(0.0, limit - time.monotonic()), expire)
         timer.daemon = True

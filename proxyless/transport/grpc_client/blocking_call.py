@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from proxyless.engine.call import Call
-from proxyless.engine.steps import Attempt, Delay
+from proxyless.engine.steps import Attempt, Delay, Outcome
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.grpc_client.blocking_attempt import BlockingAttempt
@@ -22,6 +22,7 @@ from proxyless.transport.runtime import Runtime
 
 logger = logging.getLogger("proxyless.grpc")
 
+# See aio_attempt: so long empty headers may yet turn out to belong to a Trailers-Only response.
 _TRAILERS_ONLY_GRACE = 0.25
 
 
@@ -126,7 +127,11 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
                     attempt = BlockingAttempt(self._pool, step, self._rpc, call.record.attempts[-1])
                     with self._changed:
                         self._attempt = attempt
-                    outcome = attempt.start(self._play(attempt)) or attempt.first()
+                    outcome: Outcome | None = attempt.start(self._play(attempt))
+                    if outcome is None:
+                        with self._changed:
+                            self._changed.notify_all()
+                        outcome = attempt.first()
                     call.report(outcome)
                 case Delay():
                     self._sleep(step.seconds)
@@ -235,20 +240,31 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         return False
 
     def initial_metadata(self) -> Metadata:
-        def headed() -> bool:
-            return self._attempt is not None and self._attempt.headed
-
-        def known() -> bool:
-            return self._head is not None or self._status is not None
-
-        with self._changed:
-            while not known():
-                if headed() and not self._changed.wait_for(known, _TRAILERS_ONLY_GRACE):
-                    # Empty headers: the server answers, so there is no other attempt.
-                    self._rpc.request.replayable = False
-                    return ()
-                self._changed.wait_for(lambda: known() or headed(), 0.02)
+        while not self._known():
+            with self._changed:
+                self._changed.wait_for(lambda: self._known() or self._under_way() is not None)
+                attempt = self._under_way()
+            if attempt is not None and (found := self._early_head(attempt)) is not None:
+                return found
         return self._head or ()
+
+    def _known(self) -> bool:
+        return self._head is not None or self._status is not None
+
+    def _under_way(self) -> BlockingAttempt | None:
+        attempt = self._attempt
+        return attempt if attempt is not None and attempt.call is not None else None
+
+    def _early_head(self, attempt: BlockingAttempt) -> Metadata | None:
+        """Initial metadata that came before any message; None if they were those of an attempt that has failed."""
+        found = tuple((key, value) for key, value in attempt.call.initial_metadata() or ())
+        with self._changed:
+            if not found:
+                self._changed.wait_for(lambda: self._known() or self._attempt is not attempt, _TRAILERS_ONLY_GRACE)
+            if self._known() or self._attempt is not attempt:
+                return None
+            self._rpc.request.replayable = False  # the server answers, so there is no other attempt
+            return self._rpc.headers(found)
 
     def trailing_metadata(self) -> Any:
         return self._ended().trailing

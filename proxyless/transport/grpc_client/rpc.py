@@ -57,17 +57,12 @@ class Rpc:
         deadline = self._call.deadline if self._call is not None else self.deadline
         return None if deadline is None else max(0.0, deadline - time.monotonic())
 
-    def sent(self, step: Attempt) -> Metadata:
-        """The metadata of an attempt. Source of the number of attempts before it: gRFC A6."""
-        found = metadata(step.headers)
-        return found if step.number == 1 else (*found, ("grpc-previous-rpc-attempts", str(step.number - 1)))
-
     def arguments(self, step: Attempt) -> dict[str, Any]:
         """For grpcio's call of an attempt. All the time that is left goes on the wire as ``grpc-timeout``."""
         asked = self.asked
         return {
             "timeout": self.remaining(),
-            "metadata": self.sent(step),
+            "metadata": metadata(step.headers),
             "credentials": asked.credentials,
             "wait_for_ready": False,
             "compression": asked.compression,
