@@ -12,7 +12,7 @@ import proxyless
 from benchmarks.requests.world import ROOT, World
 from proxyless.engine.steps import Answered, Attempt
 from proxyless.engine.url import request_for
-from proxyless.transport.httpx_adapter.completion import Completion
+from proxyless.transport.completion import Completion
 
 _ROUNDS, _REQUESTS = 9, 4000
 

@@ -290,6 +290,47 @@ def test_http2_from_python(world: World, kind: str) -> None:
         server.stop(None).wait()
 
 
+@pytest.mark.parametrize("inbound", ["grpc=0", "0"])
+def test_grpc_stubs_of_the_library_to_a_sidecar(world: World, inbound: str) -> None:
+    """Over mutual TLS with the sidecar's identity pinned: it tells the server who called."""
+
+    def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return request + dict(context.invocation_metadata())["x-forwarded-client-cert"].encode()
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    handlers = {
+        "Hello": grpc.unary_unary_rpc_method_handler(hello),
+        "Echo": grpc.stream_stream_rpc_method_handler(lambda requests, _: requests),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("greeter", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    name = f"stubbed-{'named' if 'grpc' in inbound else 'sniffed'}"
+    try:
+        number = world.mesh.sidecar(name, name, port, "--inbound-port", inbound).inbound.rpartition(":")[2]
+        client = world.mesh.mesh("caller")
+        with client.grpc_channel_sync(f"{name}:{number}") as channel:
+            call = channel.unary_unary("/greeter/Hello")
+
+            def answered() -> bytes | None:
+                with contextlib.suppress(grpc.RpcError):
+                    return bytes(call(b"hello ", timeout=10))
+                return None
+
+            assert f"URI={spiffe('caller')}" in until("an answer", answered).decode()
+
+        async def stream() -> list[bytes]:
+            async with client.grpc_channel(f"{name}:{number}") as channel:
+                return [one async for one in channel.stream_stream("/greeter/Echo")(iter([b"1", b"2"]), timeout=30)]
+
+        assert asyncio.run(stream()) == [b"1", b"2"]
+        principal = f'destination_principal="{spiffe(name)}"'
+        assert principal in client.runtime.telemetry.prometheus().decode()
+        assert world.mesh.terminate(name) == 0
+    finally:
+        server.stop(None).wait()
+
+
 def test_python_services_have_http1_only(world: World) -> None:
     """Whatever a rule asks for: the connection's two ends settle it."""
     with (

@@ -56,7 +56,7 @@ def test_requests_share_a_connection(which: Which) -> None:
             assert len(records) == 6
             assert [record.attempts[0].reused for record in records] == [False] + [True] * 5
             assert all(record.ended is not None for record in records)
-            assert runtime.ended[3][1] == {"request_bytes": 3, "response_bytes": 19, "error": ""}
+            assert runtime.ended[3][1] == {"request_bytes": 3, "response_bytes": 19, "error": "", "grpc_status": ""}
             assert runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 0
             await eventually(lambda: server.open == 0)
 
@@ -92,7 +92,12 @@ def test_large_bodies_stream_both_ways_with_back_pressure(which: Which) -> None:
                 response = await client.post(content=b"y" * 2**20)
                 assert len(response.content) == 2**20 + len("POST / HTTP/1.1|")
             assert server.connections == 1
-            assert runtime.ended[0][1] == {"request_bytes": 2**22, "response_bytes": 2**22, "error": ""}
+            assert runtime.ended[0][1] == {
+                "request_bytes": 2**22,
+                "response_bytes": 2**22,
+                "error": "",
+                "grpc_status": "",
+            }
 
     run(scenario())
 
