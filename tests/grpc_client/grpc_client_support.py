@@ -67,6 +67,7 @@ class Backend(grpc.GenericRpcHandler):
             "Sleep": grpc.unary_unary_rpc_method_handler,
             "Many": grpc.unary_stream_rpc_method_handler,
             "OneThenFail": grpc.unary_stream_rpc_method_handler,
+            "Forever": grpc.unary_stream_rpc_method_handler,
             "HeadOnly": grpc.stream_stream_rpc_method_handler,
             "Join": grpc.stream_unary_rpc_method_handler,
             "FailStream": grpc.stream_unary_rpc_method_handler,
@@ -122,6 +123,11 @@ class Backend(grpc.GenericRpcHandler):
     def _onethenfail(self, request: bytes, context: grpc.ServicerContext) -> Iterable[bytes]:
         yield b"one"
         context.abort(grpc.StatusCode.UNAVAILABLE, "in the middle")
+
+    def _forever(self, request: bytes, context: grpc.ServicerContext) -> Iterable[bytes]:
+        context.add_callback(self.gone.set)
+        yield b"x"
+        self.gone.wait(PATIENCE)
 
     def _headonly(self, requests: Iterable[bytes], context: grpc.ServicerContext) -> Iterable[bytes]:
         context.send_initial_metadata(())

@@ -1,6 +1,7 @@
 """The four kinds of call, and gRPC's interop cases (doc/interop-test-descriptions.md), with messages of bytes."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -260,6 +261,27 @@ def test_an_empty_head_before_any_message_sync(backend: Start) -> None:
         go.set()
         assert list(call) == [b"1"]
         assert call.code() is OK
+
+
+def test_a_forgotten_call_is_cancelled(api: str, backend: Start) -> None:
+    server = backend()
+    if api == "sync":
+        with MeshChannel(runtime_of(server), TARGET) as channel:
+            call: Any = channel.unary_stream("/test.Echo/Forever")(b"")
+            assert next(call) == b"x"
+            del call
+            until("its end", lambda: gc.collect() is not None and server.gone.is_set())
+        return
+
+    async def scenario() -> None:
+        async with AioMeshChannel(runtime_of(server), TARGET) as channel:
+            call: Any = channel.unary_stream("/test.Echo/Forever")(b"")
+            assert await call.read() == b"x"
+            del call
+            gc.collect()
+            assert await asyncio.to_thread(server.gone.wait, PATIENCE)
+
+    asyncio.run(scenario())
 
 
 def test_channel_ready_future_sync(backend: Start) -> None:

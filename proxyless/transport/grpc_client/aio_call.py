@@ -136,7 +136,7 @@ class _StreamRequest(_Base):
         self._feeding: asyncio.Task[None] | None = None
         if requests is not None:
             self._feeding = rpc.loop.create_task(feed(rpc, requests, self._serialize))
-            rpc.when_done(self._stop_feeding)
+            rpc.when_done(_stopping(self._feeding))
 
     async def write(self, request: Any) -> None:
         self._may_write()
@@ -154,16 +154,21 @@ class _StreamRequest(_Base):
         self._may_write()
         self._rpc.done_writing()
 
-    def _stop_feeding(self) -> None:
-        if self._feeding is not None:
-            self._feeding.cancel()
-
     def _may_write(self) -> None:
         if not self._writes:
             raise grpc.aio.UsageError("The RPC has a request iterator; it cannot be written to as well.")
         if self.done():
             self._raise(self._rpc.status.result())
             raise asyncio.InvalidStateError("RPC already finished.")
+
+
+def _stopping(feeding: "asyncio.Task[None]") -> Callable[[], None]:
+    """Knows the task only: a call that the application has forgotten must be collected, which cancels it."""
+
+    def stop() -> None:
+        feeding.cancel()
+
+    return stop
 
 
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -156,7 +157,7 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
             self._changed.notify_all()
         if not self._unary:
             # Its end is heard of whether or not the application reads that far.
-            attempt.call.add_done_callback(lambda _: self._finish(attempt.final()))
+            attempt.call.add_done_callback(_told(weakref.ref(self), attempt))
             return None
         response = attempt.read()
         if response is not None:
@@ -361,6 +362,16 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
     def __del__(self) -> None:
         if getattr(self, "_status", CANCELLED) is None:
             self.cancel()
+
+
+def _told(call: "weakref.ref[MeshCall]", attempt: BlockingAttempt) -> Callable[[Any], None]:
+    """Weak: a call that the application has forgotten must be collected, which cancels it."""
+
+    def ended(_: Any) -> None:
+        if (found := call()) is not None:
+            found._finish(attempt.final())
+
+    return ended
 
 
 def _run(callback: Callable[[], None]) -> None:
