@@ -44,6 +44,7 @@ class Backend(grpc.GenericRpcHandler):
         self.name = name
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.gone = threading.Event()
+        self.go = threading.Event()
         self.failures = 0  # how many calls of Fail and FailStream are still to fail
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", -1)])
         self._server.add_generic_rpc_handlers((self,))
@@ -122,6 +123,8 @@ class Backend(grpc.GenericRpcHandler):
 
     def _onethenfail(self, request: bytes, context: grpc.ServicerContext) -> Iterable[bytes]:
         yield b"one"
+        # grpcio drops what a client has not read yet once an error follows.
+        assert self.go.wait(PATIENCE)
         context.abort(grpc.StatusCode.UNAVAILABLE, "in the middle")
 
     def _forever(self, request: bytes, context: grpc.ServicerContext) -> Iterable[bytes]:

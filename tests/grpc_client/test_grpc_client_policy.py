@@ -90,6 +90,7 @@ def test_no_retry_after_the_first_message(api: str, backend: Start) -> None:
         with MeshChannel(runtime, TARGET) as channel:
             call: Any = channel.unary_stream("/test.Echo/OneThenFail")(b"")
             assert next(call) == b"one"
+            server.go.set()
             with pytest.raises(grpc.RpcError):
                 next(call)
             assert call.code() is UNAVAILABLE
@@ -99,6 +100,7 @@ def test_no_retry_after_the_first_message(api: str, backend: Start) -> None:
             async with AioMeshChannel(runtime, TARGET) as channel:
                 call: Any = channel.unary_stream("/test.Echo/OneThenFail")(b"")
                 assert await call.read() == b"one"
+                server.go.set()
                 with pytest.raises(grpc.aio.AioRpcError, match="in the middle"):
                     await call.read()
 
