@@ -13,10 +13,14 @@ from proxyless.runtime import RESOLVE_TIMEOUT, RUNTIMES
 from proxyless.settings import load_settings
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import grpc
     import grpc.aio
 
     from proxyless.engine.explanation import Explanation
+    from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+    from proxyless.transport.grpc_server.server import MeshGrpcServer
     from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
     from proxyless.transport.inbound.asgi import MeshASGI
     from proxyless.transport.inbound.wsgi import MeshWSGI
@@ -150,6 +154,48 @@ class Mesh:
 
         return MeshWSGI(app, self.runtime)
 
+    def grpc_server(  # noqa: PLR0917  grpc.aio.server's arguments, in its order
+        self,
+        migration_thread_pool: "Executor | None" = None,
+        handlers: "Sequence[Any] | None" = None,
+        interceptors: "Sequence[Any] | None" = None,
+        options: "Sequence[tuple[str, Any]] | None" = None,
+        maximum_concurrent_rpcs: int | None = None,
+        compression: Any = None,
+    ) -> "MeshGrpcServer":
+        """A ``grpc.aio.Server``, with the arguments of ``grpc.aio.server``; needs the extra ``proxyless[grpc]``.
+
+        Every port it binds is a port of the mesh, with ``add_insecure_port`` too: mutual TLS, ``STRICT`` or
+        ``PERMISSIVE`` as the mesh says. ``start()`` registers it, ``stop(grace)`` drains. Servicers see the caller in
+        ``context.peer_identities()`` and ``x-forwarded-client-cert``, and ``mesh.peer(context)`` says it as text.
+        Raises ConfigurationError without a ``service`` to register, or without grpcio.
+        """
+        if not self.settings.service:
+            raise ConfigurationError("who is it that serves? Give Mesh a service, or set PROXYLESS_SERVICE")
+        _need_grpc()
+        from proxyless.transport.grpc_server.server import MeshGrpcServer
+
+        return MeshGrpcServer(
+            self.runtime, migration_thread_pool, handlers, interceptors, options, maximum_concurrent_rpcs, compression
+        )
+
+    def grpc_interceptor(self, port: int | None = None) -> "ForeignInterceptor":
+        """A server interceptor for a ``grpc.server`` that you start yourself: policy, telemetry and context.
+
+        As with ``asgi`` under another server, nobody has verified the peer for the mesh: callers are anonymous, and a
+        ``STRICT`` port refuses them. port: whose policy counts; default: the strictest of this process's ports.
+        """
+        _need_grpc()
+        from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+
+        return ForeignInterceptor(self.runtime, port)
+
+    @staticmethod
+    def peer(context: Any) -> str | None:
+        """The verified SPIFFE ID of the caller of an RPC, by its servicer context; None for an anonymous one."""
+        names = (name.decode() for name in context.peer_identities() or ())
+        return next((name for name in names if name.startswith("spiffe://")), None)
+
     @contextlib.contextmanager
     def register(
         self, port: int | Mapping[str, int], *, address: str | None = None, mutual_tls: bool = False
@@ -218,11 +264,14 @@ class Mesh:
 
 
 def _grpc_client() -> Any:
-    """Imported here and nowhere else: who calls no gRPC need not have grpcio, and can fork."""
-    try:
-        import grpc  # noqa: F401
-    except ImportError:
-        raise ConfigurationError("gRPC needs grpcio, which is not installed: pip install 'proxyless[grpc]'") from None
+    _need_grpc()
     from proxyless.transport import grpc_client
 
     return grpc_client
+
+
+def _need_grpc() -> None:
+    try:
+        import grpc  # noqa: F401
+    except ModuleNotFoundError:
+        raise ConfigurationError("gRPC needs grpcio: pip install 'proxyless[grpc]'") from None

@@ -4,7 +4,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from proxyless.engine.engine import Engine
@@ -103,11 +103,19 @@ class Runtime:
         if not agent.wait_registered(timeout):
             raise NotReadyError(f"not registered after {timeout:g} s: {agent.problem()}")
 
-    def drain(self, timeout: float) -> None:
-        """Ask clients to send nothing new; returns when the control plane has confirmed, or after ``timeout``."""
+    def drain(self, timeout: float, ports: Collection[int] | None = None) -> None:
+        """Ask clients to send nothing new; returns when the control plane has confirmed, or after ``timeout``.
+
+        ports: only to these, None for all of this process.
+        """
         agent = self.agent
-        agent.drain()
+        agent.drain(ports)
         agent.wait_registered(timeout)
+
+    def leave(self, ports: Collection[int]) -> None:
+        """These ports are served no more."""
+        if self._agent is not None:
+            self._agent.unregister(set(ports))
 
     # ---- what the mesh uses
 

@@ -7,7 +7,7 @@ import ssl
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from proxyless.agent.address import own_address
@@ -141,9 +141,9 @@ class Agent:
     def unregister(self, ports: set[int]) -> None:
         self._thread.call_soon(self._registration.remove, ports)
 
-    def drain(self) -> None:
-        """Ask clients, through the control plane, to send nothing new."""
-        self._thread.call_soon(self._registration.drain)
+    def drain(self, ports: Collection[int] | None = None) -> None:
+        """Ask clients, through the control plane, to send nothing new, to some ports or to all."""
+        self._thread.call_soon(self._registration.drain, ports)
 
     def wait_registered(self, timeout: float) -> bool:
         """Whether the control plane has confirmed the registration as it is wanted now, within ``timeout`` seconds."""

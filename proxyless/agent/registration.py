@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +52,17 @@ class Registration:
         left = {name: port for name, port in self._wanted.ports.items() if port not in ports}
         self._want(replace(self._wanted, ports=left) if left else None)
 
-    def drain(self) -> None:
-        """Ask clients to send nothing new; what they have sent is still answered."""
-        if self._wanted is not None:
+    def drain(self, ports: Collection[int] | None = None) -> None:
+        """Ask clients to send nothing new; what they have sent is still answered.
+
+        ports: only these, None for all. While others remain, these leave the registry: a workload drains as a whole.
+        """
+        if self._wanted is None:
+            return
+        if ports is None or set(self._wanted.ports.values()) <= set(ports):
             self._want(self._wanted.draining())
+        else:
+            self.remove(set(ports))
 
     async def settled(self) -> None:
         """Wait until the control plane has confirmed what is wanted now."""

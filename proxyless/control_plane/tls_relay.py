@@ -1,16 +1,17 @@
-"""One connection through the TLS front: its TLS side, its gRPC side, and bytes between them with back-pressure."""
+"""One connection through the TLS front: its TLS side, and its gRPC side."""
 
 import asyncio
+import functools
 import logging
 import ssl
 from dataclasses import dataclass, field
-from typing import cast
 
 from proxyless.control_plane.peer_identities import Caller, PeerIdentities
 from proxyless.identity.control_plane import BUNDLE_ALPN, GRPC_ALPN
 from proxyless.identity.source import IdentitySource
 from proxyless.identity.verify import peer_certificate
 from proxyless.model.errors import IdentityError
+from proxyless.relay.relay import Inner, Outer
 
 logger = logging.getLogger("proxyless.tls_front")
 
@@ -32,18 +33,15 @@ class Inside:
     anonymous: "dict[Downstream, None]" = field(default_factory=dict)
 
 
-class Downstream(asyncio.Protocol):
+class Downstream(Outer):
     """The TLS side of one connection."""
 
     def __init__(self, inside: Inside) -> None:
+        super().__init__()
         self._inside = inside
-        self._transport: asyncio.Transport | None = None
-        self._upstream: Upstream | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         self._inside.open.add(self)
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         address = (transport.get_extra_info("peername") or ("",))[0]  # empty: the peer is gone already
@@ -56,7 +54,7 @@ class Downstream(asyncio.Protocol):
                 raise IdentityError(f"{found.spiffe_id} is of another trust domain")
         except IdentityError as error:
             logger.warning("refused a connection from %s: %s", address, error)
-            self._transport.abort()
+            self.transport.abort()
             return
         if found is None:
             if len(self._inside.anonymous) >= MAX_ANONYMOUS:
@@ -65,86 +63,46 @@ class Downstream(asyncio.Protocol):
                 oldest.end()
             self._inside.anonymous[self] = None
         if alpn == BUNDLE_ALPN and self._inside.source.bundle is not None:
-            self._transport.write(self._inside.source.bundle.roots_pem)
-            self._transport.close()
+            self.transport.write(self._inside.source.bundle.roots_pem)
+            self.transport.close()
         elif alpn == GRPC_ALPN and address:
-            self._transport.pause_reading()
-            self._connecting = asyncio.create_task(self._connect(Caller(found, address)))
+            self.relay(functools.partial(self._upstream, Caller(found, address)))
         else:
-            self._transport.abort()
+            self.transport.abort()
 
-    async def _connect(self, caller: Caller) -> None:
-        transport = self._transport
-        assert transport is not None
-        try:
-            _, self._upstream = await asyncio.get_running_loop().create_connection(
-                lambda: Upstream(self._inside.peers, caller, transport), "127.0.0.1", self._inside.port
-            )
-        except OSError as error:
-            logger.error("cannot reach the gRPC server: %s", error)
-            transport.abort()
-        else:
-            transport.resume_reading()
+    async def _upstream(self, caller: Caller) -> "Upstream":
+        _, upstream = await asyncio.get_running_loop().create_connection(
+            lambda: Upstream(self._inside.peers, caller, self.transport), "127.0.0.1", self._inside.port
+        )
+        return upstream
 
-    def data_received(self, data: bytes) -> None:
-        if self._upstream is not None:
-            self._upstream.transport.write(data)
-
-    def pause_writing(self) -> None:
-        if self._upstream is not None:
-            self._upstream.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._upstream is not None:
-            self._upstream.transport.resume_reading()
+    def unreachable(self, error: OSError) -> None:
+        logger.error("cannot reach the gRPC server: %s", error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._inside.open.discard(self)
         self._inside.anonymous.pop(self, None)
-        self.closed.set()
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self._upstream is not None:
-            self._upstream.end()
-
-    def end(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        super().connection_lost(exc)
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Inner):
     """The connection to the gRPC server that belongs to one ``Downstream``."""
 
     def __init__(self, peers: PeerIdentities, caller: Caller, downstream: asyncio.Transport) -> None:
+        super().__init__(downstream)
         self._peers = peers
         self._caller = caller
-        self._downstream = downstream
         self._port = 0
-        self._transport: asyncio.Transport | None = None
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        assert self._transport is not None
-        return self._transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         self._port = transport.get_extra_info("sockname")[1]
         self._peers.register(self._port, self._caller)
 
-    def data_received(self, data: bytes) -> None:
-        self._downstream.write(data)
-
-    def pause_writing(self) -> None:
-        self._downstream.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._downstream.resume_reading()
-
     def end(self) -> None:
         self._peers.unregister(self._port)
-        self.transport.close()
+        super().end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.unregister(self._port)  # asyncio closes the socket after this call
-        self._downstream.close()
+        super().connection_lost(exc)

@@ -98,8 +98,8 @@ class IdentitySource:
                 _remember(contexts, key, context)
             return context
 
-    def server_context(self, mode: MutualTls) -> ssl.SSLContext:
-        """The context for a connection that a server of the mesh accepted: TLS 1.3, ALPN ``http/1.1``.
+    def server_context(self, mode: MutualTls, alpn: str = "http/1.1") -> ssl.SSLContext:
+        """The context for a connection that a server of the mesh accepted: TLS 1.3, and the protocol it speaks.
 
         STRICT requires a client certificate, PERMISSIVE verifies one if it is presented. The caller must pass a
         presented certificate to ``verify.verify_peer``. Take the context anew for every connection: that is how
@@ -108,12 +108,12 @@ class IdentitySource:
         if mode is MutualTls.DISABLE:
             raise ValueError("a port with mutual TLS disabled has no TLS context")
         current = self._current
-        key: _Key = (mode.value, True, ())
+        key: _Key = (mode.value, True, (alpn,))
         if (context := current.contexts.get(key)) is not None:
             return context
         with self._lock:
             if (context := current.contexts.get(key)) is None:
-                context = _server(current, mode)
+                context = _server(current, mode, alpn)
                 _remember(current.contexts, key, context)
             return context
 
@@ -147,7 +147,7 @@ def _external_client(current: _Generation, tls: UpstreamTls) -> ssl.SSLContext:
     return context
 
 
-def _server(current: _Generation, mode: MutualTls) -> ssl.SSLContext:
+def _server(current: _Generation, mode: MutualTls, alpn: str) -> ssl.SSLContext:
     if current.svid is None or current.bundle is None:
         raise NotReadyError("no certificate yet: the control plane has not signed one since this process started")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -156,5 +156,5 @@ def _server(current: _Generation, mode: MutualTls) -> ssl.SSLContext:
     context.num_tickets = 0  # a resumed session would skip the verification of the client's certificate
     trust(context, current.bundle)
     present(context, current.svid)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([alpn])
     return context

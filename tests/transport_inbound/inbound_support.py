@@ -40,6 +40,11 @@ _PEM, _PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 _NO_PASSWORD = serialization.NoEncryption()
 
 
+def dns_name(uri: str) -> str:
+    domain, _, namespace, _, account = uri.removeprefix("spiffe://").split("/")
+    return f"{account}.{namespace}.sa.{domain}"
+
+
 class Authority:
     """A root and leaves for tests."""
 
@@ -69,9 +74,11 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
     def leaf(self, *uris: str) -> tuple[bytes, bytes]:
-        """A certificate and its key, with these URI names."""
+        """A certificate and its key, with these URI names; and, as our CA writes it, a DNS name for gRPC's clients."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        if len(uris) == 1 and uris[0].count("/") == 6:
+            names.append(x509.DNSName(dns_name(uris[0])))
         certificate = self._certificate(
             x509.Name([]),
             key.public_key(),

@@ -37,7 +37,8 @@ ProtocolFactory = Callable[[], asyncio.Protocol]
 class AcceptLoop:
     """Serves one listening socket until ``close``. Has the two methods of ``asyncio.Server`` that uvicorn uses.
 
-    relieve: called when the process has no descriptor left, to close connections that can be spared.
+    relieve: called when the process has no descriptor left, to close connections that can be spared. alpn: the protocol
+    that the connections of ``factory`` speak.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class AcceptLoop:
         factory: ProtocolFactory,
         runtime: InboundRuntime,
         relieve: Callable[[], object] = lambda: None,
+        *,
+        alpn: str = "http/1.1",
     ) -> None:
+        self._alpn = alpn
         self._listening = listening
         self._factory = factory
         self._runtime = runtime
@@ -146,7 +150,7 @@ class AcceptLoop:
         if mode is MutualTls.DISABLE:
             return None
         if first == _TLS_HANDSHAKE:
-            return self._runtime.identity.server_context(mode)
+            return self._runtime.identity.server_context(mode, self._alpn)
         if mode is MutualTls.STRICT:
             raise _Closed("plaintext, and the port requires mutual TLS (STRICT)")
         return None

@@ -60,7 +60,7 @@ async def serve(
     what ``on_listening`` raises.
     """
     with contextlib.ExitStack() as bound:
-        sockets = {name: bound.enter_context(_bind(host, port)) for name, port in ports.items()}
+        sockets = {name: bound.enter_context(bind(host, port)) for name, port in ports.items()}
         server = MeshServer(
             _config(loaded, runtime),
             runtime,
@@ -71,7 +71,7 @@ async def serve(
         async with contextlib.AsyncExitStack() as running:
             metrics: tuple[str, int] | None = None
             if metrics_port is not None:
-                listening = bound.enter_context(_bind("127.0.0.1", metrics_port, "--metrics-port"))
+                listening = bound.enter_context(bind("127.0.0.1", metrics_port, remedy="choose another --metrics-port"))
                 endpoint = MetricsEndpoint(
                     listening, runtime.telemetry, lambda: server.started and not server.should_exit
                 )
@@ -114,7 +114,9 @@ def _config(loaded: Loaded, runtime: InboundRuntime) -> Any:
     )
 
 
-def _bind(host: str, port: int, option: str = "--port or --host") -> socket.socket:
+def bind(
+    host: str, port: int, *, remedy: str = "choose another --port or --host", reuse_port: bool = False
+) -> socket.socket:
     """A listening socket; raises ConfigurationError naming the address and the remedy."""
     where = join_address(host, port)
     try:
@@ -123,11 +125,13 @@ def _bind(host: str, port: int, option: str = "--port or --host") -> socket.sock
         )[0]
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {where}: {error.strerror}; --host takes an address of this machine"
+            f"cannot listen on {where}: {error.strerror}; it must be an address of this machine"
         ) from None
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6 and host == "::":
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(address)
@@ -135,5 +139,5 @@ def _bind(host: str, port: int, option: str = "--port or --host") -> socket.sock
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise ConfigurationError(f"cannot listen on {where}: {error.strerror}; choose another {option}") from None
+        raise ConfigurationError(f"cannot listen on {where}: {error.strerror}; {remedy}") from None
     return listening
