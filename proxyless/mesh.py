@@ -172,7 +172,7 @@ class Mesh:
         """
         if not self.settings.service:
             raise ConfigurationError("who is it that serves? Give Mesh a service, or set PROXYLESS_SERVICE")
-        _need_grpc()
+        need_grpc()
         from proxyless.transport.grpc_server.server import MeshGrpcServer
 
         return MeshGrpcServer(
@@ -185,7 +185,7 @@ class Mesh:
         As with ``asgi`` under another server, nobody has verified the peer for the mesh: callers are anonymous, and a
         ``STRICT`` port refuses them. port: whose policy counts; default: the strictest of this process's ports.
         """
-        _need_grpc()
+        need_grpc()
         from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
 
         return ForeignInterceptor(self.runtime, port)
@@ -264,13 +264,14 @@ class Mesh:
 
 
 def _grpc_client() -> Any:
-    _need_grpc()
+    need_grpc()
     from proxyless.transport import grpc_client
 
     return grpc_client
 
 
-def _need_grpc() -> None:
+def need_grpc() -> None:
+    """Raises ConfigurationError that names the remedy where grpcio is missing."""
     try:
         import grpc  # noqa: F401
     except ModuleNotFoundError:

@@ -25,7 +25,7 @@ class Command(Protocol):
 COMMANDS = {
     "demo": ("proxyless.cli.demo", "a whole mesh on this machine: a canary rollout, measured"),
     "control-plane": ("proxyless.cli.control_plane", "run the control plane"),
-    "serve": ("proxyless.cli.serve", "serve an ASGI or WSGI application in the mesh"),
+    "serve": ("proxyless.cli.serve", "serve an ASGI or WSGI application, or gRPC services, in the mesh"),
     "envoy": ("proxyless.cli.envoy", "run an Envoy beside an application that is not Python"),
     "request": ("proxyless.cli.request", "send a request, or many, through the mesh"),
     "explain": ("proxyless.cli.explain", "say what would happen to a request, and why"),

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import proxyless
 from proxyless.agent.address import own_address
@@ -17,11 +18,16 @@ from proxyless.cli import output
 from proxyless.cli.identity import add_identity, mesh_of
 from proxyless.cli.logs import OneLine
 from proxyless.cli.parsers import Subparsers, UsageError, add_command, port
-from proxyless.mesh import Mesh
+from proxyless.mesh import Mesh, need_grpc
 from proxyless.model.address import join_address
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.transport.inbound.application import Loaded, load
 from proxyless.transport.inbound.serve import Listening, serve
+
+if TYPE_CHECKING:
+    from proxyless.transport.grpc_server.servicers import Register
+
+Found = TypeVar("Found")
 
 # Seconds that the control plane has to confirm our draining, before we go on without its answer.
 DRAIN_TIMEOUT = 1.0
@@ -36,10 +42,20 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "serve",
-        "serve an ASGI or WSGI application in the mesh",
+        "serve an ASGI or WSGI application, or gRPC services, in the mesh",
         "proxyless serve hello:app --service hello --label version=v1",
     )
-    parser.add_argument("application", metavar="MODULE:APP", help="importable from the working directory")
+    parser.add_argument(
+        "application",
+        nargs="+",
+        metavar="MODULE:APP",
+        help="importable from the working directory; several with --grpc",
+    )
+    parser.add_argument(
+        "--grpc",
+        action="store_true",
+        help="what is named are gRPC servicers, or functions that take the server and add services to it",
+    )
     add_identity(parser)
     parser.add_argument("--host", metavar="H", help="address to listen on (default: the one the control plane sees)")
     parser.add_argument(
@@ -60,16 +76,25 @@ def run(arguments: argparse.Namespace) -> int:
     mesh = mesh_of(arguments)
     if not mesh.settings.service:
         raise UsageError("who is it that serves? Name it with --service or PROXYLESS_SERVICE")
+    if len(arguments.application) > 1 and not arguments.grpc:
+        raise UsageError("one application is served at a time; several gRPC servicers with --grpc")
     _log(arguments.access_log)
     with mesh:
         _same_mesh_for_the_application(mesh)
-        loaded = _load(arguments.application)
+        if arguments.grpc:
+            need_grpc()
+            from proxyless.transport.grpc_server.servicers import load_servicer
+
+            services = [_load(load_servicer, name) for name in arguments.application]
+            serving = _serve_grpc(mesh, services, arguments, ports)
+        else:
+            serving = _serve(mesh, _load(load, arguments.application[0]), arguments, ports)
         with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-            runner.run(_serve(mesh, loaded, arguments, ports))
+            runner.run(serving)
     return 0
 
 
-def _load(name: str) -> Loaded:
+def _load(load: Callable[[str], Found], name: str) -> Found:
     """An error of the application's own is shown with its trace, from where the application's code begins."""
     try:
         return load(name)
@@ -91,6 +116,22 @@ def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return uvloop.new_event_loop
+
+
+async def _serve_grpc(
+    mesh: Mesh, services: "list[Register]", arguments: argparse.Namespace, ports: dict[str, int]
+) -> None:
+    from proxyless.transport.grpc_server.serve import serve_grpc
+
+    await serve_grpc(
+        services,
+        mesh.runtime,
+        ports=ports,
+        host=arguments.host or await asyncio.to_thread(own_address, mesh.settings.control_plane),
+        metrics_port=arguments.metrics_port,
+        on_serving=lambda listening: _say_where(mesh, listening),
+        on_signal=_end_in_time(),
+    )
 
 
 async def _serve(mesh: Mesh, loaded: Loaded, arguments: argparse.Namespace, ports: dict[str, int]) -> None:
@@ -138,6 +179,11 @@ async def _join(mesh: Mesh, listening: Listening) -> None:
             if str(error) != told:
                 told = str(error)
                 output.message(f"waiting: {told}")
+    _say_where(mesh, listening)
+
+
+def _say_where(mesh: Mesh, listening: Listening) -> None:
+    runtime = mesh.runtime
     shown = ", ".join(
         f"{name or 'port'} {join_address(listening.host, port)}" for name, port in listening.ports.items()
     )

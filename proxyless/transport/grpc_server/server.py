@@ -71,6 +71,8 @@ class MeshGrpcServer(grpc.aio.Server):
     ) -> None:
         self._runtime = runtime
         self._callers = Callers()
+        # Names of the services that were added, as far as handlers tell them.
+        self.services: list[str] = []
         self._reuse_port = bool(dict(options or ()).get("grpc.so_reuseport", 0))
         self._inner = grpc.aio.server(
             migration_thread_pool,
@@ -90,6 +92,10 @@ class MeshGrpcServer(grpc.aio.Server):
     # ---- what is served
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        generic_rpc_handlers = tuple(generic_rpc_handlers)
+        for handler in generic_rpc_handlers:
+            if isinstance(handler, grpc.ServiceRpcHandler):
+                self.services.append(handler.service_name())
         self._inner.add_generic_rpc_handlers(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
@@ -100,11 +106,14 @@ class MeshGrpcServer(grpc.aio.Server):
 
         Raises ConfigurationError for an address that cannot be listened on.
         """
+        host, number = split_address(address, "the address of a gRPC port", any_port=True)
+        return self.add_mesh_port(host, number, "grpc" if not self._sockets else f"grpc-{len(self._sockets) + 1}")
+
+    def add_mesh_port(self, host: str, number: int, name: str) -> int:
+        """``add_insecure_port`` with the name that the port is registered by."""
         if self._inside is not None:
             raise ConfigurationError("a port cannot be added to a server that was started")
-        host, number = split_address(address, "the address of a gRPC port", any_port=True)
         listening = bind(host, number, remedy="choose another port", reuse_port=self._reuse_port)
-        name = "grpc" if not self._sockets else f"grpc-{len(self._sockets) + 1}"
         self._sockets[name] = listening
         if not self._address and host not in _WILDCARDS:
             self._address = str(listening.getsockname()[0])

@@ -28,10 +28,20 @@ def load(name: str) -> Loaded:
     Raises ConfigurationError that says what is missing. An error inside the application's own module is not hidden: it
     keeps its type and traceback.
     """
+    found = find(name, "an application: write MODULE:APP, for example hello:app", default="app")
+    if not callable(found):
+        raise ConfigurationError(
+            f"{name} is {type(found).__name__!r}, not an ASGI or WSGI application: it cannot be called"
+        )
+    return Loaded(name, found, is_asgi(found))
+
+
+def find(name: str, what: str, *, default: str = "") -> Any:
+    """What ``MODULE:ATTRIBUTE`` names. what: ends the sentence "NAME does not name ..."; default: the attribute."""
     module_name, _, attribute = name.partition(":")
-    attribute = attribute or "app"
+    attribute = attribute or default
     if not module_name or not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise ConfigurationError(f"{name!r} does not name an application: write MODULE:APP, for example hello:app")
+        raise ConfigurationError(f"{name!r} does not name {what}")
     directory = os.getcwd()  # noqa: PTH109 (sys.path holds text)
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -51,11 +61,7 @@ def load(name: str) -> Loaded:
             found = getattr(found, part)
         except AttributeError:
             raise ConfigurationError(f"module {module_name!r} has no {attribute!r}{_candidates(module)}") from None
-    if not callable(found):
-        raise ConfigurationError(
-            f"{name} is {type(found).__name__!r}, not an ASGI or WSGI application: it cannot be called"
-        )
-    return Loaded(name, found, is_asgi(found))
+    return found
 
 
 def is_asgi(app: Callable[..., Any]) -> bool:
