@@ -190,6 +190,22 @@ class Mesh:
 
         return ForeignInterceptor(self.runtime, port)
 
+    def grpc_bootstrap(self, certificates: str | Path, *, timeout: float = 30.0) -> dict[str, Any]:
+        """gRPC's bootstrap (as parsed JSON) that makes an unmodified ``xds:///`` program this workload of the mesh.
+
+        certificates: a directory. gRPC takes certificates only from files, so this writes our certificate, its key and
+        the mesh's roots there, for this user alone, and renews them for as long as this mesh is open.
+        Raises NotReadyError without a certificate after ``timeout`` seconds, ConfigurationError for a directory that
+        cannot be written to.
+        """
+        from proxyless.agent.grpc_bootstrap import grpc_bootstrap
+        from proxyless.identity.files import IdentityFiles
+
+        files = IdentityFiles(Path(certificates))
+        self.wait_ready(timeout)
+        self.runtime.agent.keep_files(files)
+        return grpc_bootstrap(self.settings, files)
+
     @staticmethod
     def peer(context: Any) -> str | None:
         """The verified SPIFFE ID of the caller of an RPC, by its servicer context; None for an anonymous one."""

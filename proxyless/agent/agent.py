@@ -15,12 +15,13 @@ from proxyless.agent.loop_thread import LoopThread
 from proxyless.agent.registration import Registration
 from proxyless.identity.control_plane import open_channel
 from proxyless.identity.enrol import Enrolment
+from proxyless.identity.files import IdentityFiles
 from proxyless.identity.rotation import CertificateRotation
 from proxyless.identity.source import IdentitySource
 from proxyless.identity.svid import Svid, TrustBundle
 from proxyless.identity.token import dev_token_file, read_file
 from proxyless.model.address import split_address
-from proxyless.model.errors import NotReadyError
+from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import EMPTY, Origin, Snapshot
 from proxyless.model.workload import Workload
 from proxyless.settings import Settings
@@ -75,6 +76,7 @@ class Agent:
         self._watched: list[Callable[[XdsClient], None]] = []
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._defect = ""
+        self._files: list[IdentityFiles] = []
         if identity.svid is not None:
             # A forked child has its parent's certificate.
             self._enrolled.set()
@@ -152,6 +154,17 @@ class Agent:
         except concurrent.futures.TimeoutError:
             return False
         return True
+
+    def keep_files(self, files: IdentityFiles) -> None:
+        """Write the identity to ``files``, now and whenever it is renewed.
+
+        Raises NotReadyError without a certificate, ConfigurationError if they cannot be written.
+        """
+        svid, bundle = self._identity.svid, self._identity.bundle
+        if svid is None or bundle is None:
+            raise NotReadyError(f"there is no certificate yet: {self.problem()}")
+        files.write(svid, bundle)
+        self._thread.call_soon(self._files.append, files)
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: object) -> None:
         self._thread.call_later(seconds, function, *arguments)
@@ -282,6 +295,12 @@ class Agent:
         if self._client is not None and not self._enrolled.is_set():
             self._client.fall_back()
 
-    def _on_rotated(self, _: Svid) -> None:
+    def _on_rotated(self, svid: Svid) -> None:
+        for files in self._files:
+            try:
+                assert self._identity.bundle is not None
+                files.write(svid, self._identity.bundle)
+            except ProxylessError as error:
+                logger.error("the renewed certificate could not be written: %s", error)
         self._enrolled.set()
         self._ready.set()

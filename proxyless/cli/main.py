@@ -27,6 +27,7 @@ COMMANDS = {
     "control-plane": ("proxyless.cli.control_plane", "run the control plane"),
     "serve": ("proxyless.cli.serve", "serve an ASGI or WSGI application, or gRPC services, in the mesh"),
     "envoy": ("proxyless.cli.envoy", "run an Envoy beside an application that is not Python"),
+    "bootstrap": ("proxyless.cli.bootstrap", "bring an unmodified gRPC program (xds:///) into the mesh"),
     "request": ("proxyless.cli.request", "send a request, or many, through the mesh"),
     "explain": ("proxyless.cli.explain", "say what would happen to a request, and why"),
     "apply": ("proxyless.cli.apply", "put configuration into a running control plane"),

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from proxyless.control_plane.ca.private_files import read_private, write_private
+from proxyless.identity.private_files import read_private, write_private
 from proxyless.model.errors import ConfigurationError
 
 

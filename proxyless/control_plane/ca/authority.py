@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from proxyless.control_plane.ca.private_files import exclusive
 from proxyless.control_plane.ca.root import Root, create_root, key_usage, load_root
 from proxyless.identity.control_plane import control_plane_id
 from proxyless.identity.istio_ca import MAX_CSR_BYTES
+from proxyless.identity.private_files import exclusive
 from proxyless.identity.request import CertificateRequest
 from proxyless.identity.svid import Svid, TrustBundle
 from proxyless.model.errors import ConfigurationError, IdentityError

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from proxyless.control_plane.ca.private_files import read_private, write_private
+from proxyless.identity.private_files import read_private, write_private
 from proxyless.model.errors import ConfigurationError
 
 _ROOT_LIFETIME = dt.timedelta(days=3650)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jwt
 
-from proxyless.control_plane.ca.private_files import exclusive, read_private, write_private
+from proxyless.identity.private_files import exclusive, read_private, write_private
 from proxyless.identity.svid import TrustBundle
 from proxyless.identity.token import ANY, AUDIENCE, MAX_TOKEN_BYTES, EnrolmentClaims, claims_of, dev_token_file
 from proxyless.model.errors import ConfigurationError, IdentityError

@@ -1,4 +1,4 @@
-"""Secrets in the state dir: written atomically for their owner alone, refused when others can read them."""
+"""Secrets on disk: written atomically for their owner alone, refused when others can read them."""
 
 import contextlib
 import fcntl
