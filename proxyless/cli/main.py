@@ -40,7 +40,7 @@ COMMANDS = {
     "token": ("proxyless.cli.token", "issue an enrolment token"),
 }
 # The top-level modules that the extra ``control-plane`` brings.
-_EXTRA = frozenset({"grpc", "pydantic", "starlette", "watchfiles", "yaml"})
+_EXTRA = frozenset({"grpc", "grpc_health", "pydantic", "starlette", "watchfiles", "yaml"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """The gRPC health service, ``grpc.health.v1.Health``: serving once the control plane is ready. Open to every caller.
 
-The message classes are grpclib's copy of the standard ones.
+The message classes are grpcio-health-checking's: a process that has them cannot load grpclib's copy of them beside.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 SERVICE = "grpc.health.v1.Health"
 

@@ -4,7 +4,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2
 from envoy.service.load_stats.v3 import lrs_pb2
 from envoy.service.status.v3 import csds_pb2
-from grpclib.health.v1 import health_pb2
+from grpc_health.v1 import health_pb2
 
 from proxyless.control_plane.ads.client_status import ClientStatusService
 from proxyless.control_plane.ads.server import AdsServer

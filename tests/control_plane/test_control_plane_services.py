@@ -8,7 +8,7 @@ import pytest
 from envoy.service.load_stats.v3 import lrs_pb2
 from envoy.service.status.v3 import csds_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
-from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from running_control_plane import DEADLINE, DeltaStream, RunningControlPlane, XdsStream, node, until
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc
-from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from running_control_plane import DEADLINE
 
 from proxyless.control_plane.grpc_health import SERVICE, HealthService
