@@ -60,7 +60,7 @@ async def serve_grpc(
             server.add_mesh_port(host, number, name or "grpc")
         metrics: tuple[str, int] | None = None
         if metrics_port is not None:
-            listening = stack.enter_context(bind("127.0.0.1", metrics_port))
+            listening = stack.enter_context(bind("127.0.0.1", metrics_port, remedy="choose another --metrics-port"))
             endpoint = MetricsEndpoint(listening, runtime.telemetry, lambda: serving)
             metrics = (await stack.enter_async_context(endpoint)).address
         if not await _unless_asked(server.start(), signals):
