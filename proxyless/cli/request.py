@@ -18,7 +18,7 @@ from proxyless.cli.logs import OneLine
 from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_headers, add_output, parse_headers, parse_url
 from proxyless.engine.record import PHASES, AttemptRecord, CallRecord
 from proxyless.engine.request import Request
-from proxyless.mesh import Mesh
+from proxyless.mesh import Mesh, need_grpc
 
 READY_TIMEOUT = 10.0
 
@@ -30,8 +30,8 @@ def register(subparsers: Subparsers) -> None:
         "send a request, or many, through the mesh",
         "proxyless request GET http://reviews/reviews/0 -H 'end-user: jason' -o json",
     )
-    parser.add_argument("method", metavar="METHOD")
-    parser.add_argument("url", metavar="URL")
+    parser.add_argument("method", metavar="METHOD", help="of HTTP; left out with grpc://HOST[:PORT]/SERVICE/METHOD")
+    parser.add_argument("url", metavar="URL", nargs="?")
     add_headers(parser)
     parser.add_argument("-d", "--data", default="", help="the request's body")
     parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="send it N times, one after the other")
@@ -42,6 +42,10 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if every request was answered, whatever the status; 1 if one was not; 130 for Ctrl-C, after what was done."""
+    if arguments.method.startswith("grpc://"):
+        return _run_grpc(arguments)
+    if arguments.url is None:
+        raise UsageError("write METHOD and URL, e.g. proxyless request GET http://reviews/")
     headers = parse_headers(arguments.header)
     request = parse_url(arguments.method, arguments.url, headers)
     done: list[dict[str, Any]] = []
@@ -65,6 +69,17 @@ def run(arguments: argparse.Namespace) -> int:
     if interrupt.asked:
         return 130
     return 1 if any(one["error"] for one in done) else 0
+
+
+def _run_grpc(arguments: argparse.Namespace) -> int:
+    if arguments.url is not None or arguments.repeat > 1:
+        raise UsageError("a gRPC call is made once: proxyless request grpc://HOST[:PORT]/SERVICE/METHOD -d '{...}'")
+    need_grpc()
+    from proxyless.cli import request_grpc
+
+    with _warnings_once(), mesh_of(arguments) as mesh:
+        mesh.wait_ready(READY_TIMEOUT)
+        return request_grpc.run(arguments, mesh, arguments.method)
 
 
 def _show(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
