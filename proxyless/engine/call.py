@@ -16,10 +16,12 @@ from proxyless.engine.request import Request
 from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Flag, Outcome, Respond, Step
 from proxyless.engine.timeouts import Limits, expected_ms
 from proxyless.model.cluster import Cluster, ClusterKind, DropOverload, Endpoint
-from proxyless.model.route import DirectResponse, Forward, Redirect, Refused, RetryPolicy
+from proxyless.model.route import DirectResponse, Fault, Forward, Redirect, Refused, RetryPolicy
 
 Headers = list[tuple[str, str]]
 _WHOLE = "the call's timeout"
+# Looking a member up in an enum's class costs Python 3.11 more than comparing with it.
+_PASSTHROUGH = ClusterKind.PASSTHROUGH
 
 
 class Call:
@@ -28,10 +30,17 @@ class Call:
     deadline: monotonic seconds before which the response's body must have ended, None for no limit.
     """
 
-    # Few calls have these.
+    # What few calls have, or only later: each is one assignment less for the others.
     _hash: RequestHash | None = None
     _retry_hold: Hold | None = None
     out_of_time = False  # the call's own deadline ended it, not an attempt's
+    _state: ClusterState | None = None
+    _hold: Hold | None = None
+    _head: tuple[Headers, str, str] | None = None
+    _retry: RetryPolicy | None = None
+    _tried: frozenset[tuple[str, int]] = frozenset()
+    _fault: Fault | None = None
+    _ends_call = False
 
     def __init__(
         self,
@@ -47,21 +56,18 @@ class Call:
         self._clock = clock
         self._rng = rng
         now = clock()
-        self.record = CallRecord(request.target, now)
+        record = self.record = CallRecord(request.target, now)
         self._limits = Limits(request.deadline, None)
-        self._next: Callable[[], Step | None] = self._delay_fault
-        self._fault = fault.applicable(request, *decision.faults)
-        self._state: ClusterState | None = None
-        self._hold: Hold | None = None
-        self._head: tuple[Headers, str, str] | None = None
-        self._retry: RetryPolicy | None = None
-        self._tried: set[tuple[str, int]] = set()
-        self._ends_call = False
+        if any(decision.faults) and (found := fault.applicable(request, *decision.faults)) is not None:
+            self._fault = found
+            self._next: Callable[[], Step | None] = self._delay_fault
+        else:
+            self._next = self._act
         route = decision.route
         if decision.virtual_host is not None:
-            self.record.virtual_host = decision.virtual_host.name
+            record.virtual_host = decision.virtual_host.name
         if route is not None:
-            self.record.route, self.record.origin = route.name, route.origin
+            record.route, record.origin = route.name, route.origin
 
     @property
     def deadline(self) -> float | None:
@@ -74,13 +80,14 @@ class Call:
     def report(self, outcome: Outcome) -> None:
         """What became of the last Attempt. Decides whether there is another."""
         now = self._clock()
-        attempt = self.record.attempts[-1]
+        record = self.record
+        attempt = record.attempts[-1]
         attempt.ended = now
         if isinstance(outcome, Answered):
-            attempt.status = self.record.status = outcome.status
+            attempt.status = record.status = outcome.status
         else:
             attempt.failure = outcome
-        cluster = self.record.cluster
+        cluster = record.cluster
         if cluster is not None and cluster.outlier_detection is not None and self._state is not None:
             self._state.report(cluster, attempt.endpoint, outcome, now, grpc=replies.is_grpc(self._request))
         if self._retry_hold is not None:
@@ -97,7 +104,8 @@ class Call:
         """The response's headers with the mutations of the split's leg, the route and the virtual host applied."""
         if self._hash is not None and self._hash.set_cookie:
             headers = [*headers, ("set-cookie", self._hash.set_cookie)]
-        return mutations.apply_all(self._decision.response_mutations, headers)
+        levels = self._decision.response_mutations
+        return mutations.apply_all(levels, headers) if levels else headers
 
     def finish(self) -> None:
         """Ends the accounting: the response body has ended, or nobody wants it any more. May be called again."""
@@ -225,7 +233,7 @@ class Call:
         return Attempt(endpoint, cluster, number, timeout, request.method, path, authority, headers)
 
     def _pick(self, cluster: Cluster, now: float) -> Endpoint | None:
-        if cluster.kind is ClusterKind.PASSTHROUGH:
+        if cluster.kind is _PASSTHROUGH:
             return self._decision.dialled
         state = self._state
         if state is None:
@@ -266,14 +274,16 @@ class Call:
     def _build_head(self) -> tuple[Headers, str, str]:
         request, decision = self._request, self._decision
         headers = hygiene.sendable(request.headers)
-        headers = mutations.apply_all(decision.request_mutations, headers)
+        if decision.request_mutations:
+            headers = mutations.apply_all(decision.request_mutations, headers)
         route = decision.route
         path = request.path
-        if route is not None and isinstance(route.action, Forward):
-            path = rewrite.forwarded_path(request, route.match.path, route.action)
-            if route.action.prefix_rewrite or route.action.regex_rewrite is not None:
-                # Also where the rewrite changes nothing, as Envoy does.
-                headers.append(("x-envoy-original-path", request.path))
+        action = route.action if route is not None else None
+        if isinstance(action, Forward) and (action.prefix_rewrite or action.regex_rewrite is not None):
+            assert route is not None
+            path = rewrite.forwarded_path(request, route.match.path, action)
+            # Also where the rewrite changes nothing, as Envoy does.
+            headers.append(("x-envoy-original-path", request.path))
         return headers, path, decision.host_rewrite or request.authority
 
     # ---- after an attempt
@@ -304,7 +314,7 @@ class Call:
             self.record.flag(Flag.UPSTREAM_OVERFLOW)
             self.record.reason = f"not retried ({condition}): the cluster has its limit of retries in flight"
             return False
-        self._tried.add(self.record.attempts[-1].endpoint.key)
+        self._tried |= {self.record.attempts[-1].endpoint.key}
         self._release()
         self.record.status = None
         self._next = lambda: self._back_off(wait)

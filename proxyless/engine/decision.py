@@ -11,16 +11,13 @@ from proxyless.engine.split import Split
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint
 from proxyless.model.domains import split_port
 from proxyless.model.route import Fault, Forward, HeaderMutations, Listener, Route, VirtualHost, WeightedCluster
-from proxyless.model.snapshot import Snapshot
+from proxyless.model.snapshot import EMPTY, Snapshot
 
 # Envoy's and Istio's name for it, so that telemetry groups such calls as a sidecar's does.
 PASSTHROUGH = Cluster("PassthroughCluster", ClusterKind.PASSTHROUGH)
 
-Splits = IdentityCache[Forward, Split]
-
-
-def new_splits() -> Splits:
-    return IdentityCache(lambda action: Split(action.clusters))
+# Looking a member up in an enum's class costs Python 3.11 more than all else here.
+_PASSTHROUGH = ClusterKind.PASSTHROUGH
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,8 @@ class Decision:
     """passthrough: set for a host that the mesh does not know. problem: why there is no route or no cluster.
     no_route_status: what a request without a route is answered.
 
-    faults, request_mutations, response_mutations: most specific first, as Envoy applies them.
+    faults, request_mutations, response_mutations: most specific first, as Envoy applies them; no levels
+    of mutations when all are empty.
     """
 
     route: Route | None = None
@@ -48,7 +46,7 @@ class Decision:
 
 
 def decide(
-    snapshot: Snapshot, listener: Listener | None, request: Request, splits: Splits, rng: random.Random
+    snapshot: Snapshot, listener: Listener | None, request: Request, known: "Known", rng: random.Random
 ) -> Decision:
     """Match the route and draw the split. One draw serves all routes that take a fraction, another the split."""
     if listener is None:
@@ -67,10 +65,37 @@ def decide(
             route=route,
             virtual_host=virtual_host,
             faults=(route.fault, listener.fault),
-            response_mutations=(route.response_headers, virtual_host.response_headers),
+            response_mutations=_levels(route.response_headers, virtual_host.response_headers),
         )
-    leg = splits.get(action).pick(rng.random())
-    return forward(snapshot, request, listener, route, leg)
+    leg = known.splits.get(action).pick(rng.random())
+    if leg is None:
+        return forward(snapshot, request, listener, route, leg)
+    forwards = known.forwards(snapshot)
+    place = id(listener), id(route), id(leg)
+    decision = forwards.get(place)
+    if decision is None:
+        decision = forward(snapshot, request, listener, route, leg)
+        if decision.dialled is None:
+            forwards[place] = decision
+    return decision
+
+
+class Known:
+    """What many requests meet alike, worked out by the first of them. No lock: two may do so at once."""
+
+    __slots__ = ("_forwards", "splits")
+
+    def __init__(self) -> None:
+        self.splits: IdentityCache[Forward, Split] = IdentityCache(lambda action: Split(action.clusters))
+        self._forwards: tuple[Snapshot, dict[tuple[int, int, int], Decision]] = EMPTY, {}
+
+    def forwards(self, snapshot: Snapshot) -> dict[tuple[int, int, int], Decision]:
+        """Decisions to forward, by the identities of listener, route and leg: as long as the snapshot has them."""
+        made_for, found = self._forwards
+        if made_for is not snapshot:
+            found = {}
+            self._forwards = snapshot, found
+        return found
 
 
 def forward(
@@ -90,7 +115,7 @@ def forward(
             no_cluster_status=500,
         )
     cluster = snapshot.clusters.get(leg.cluster)
-    passes = cluster is not None and cluster.kind is ClusterKind.PASSTHROUGH
+    passes = cluster is not None and cluster.kind is _PASSTHROUGH
     return Decision(
         route=route,
         virtual_host=virtual_host,
@@ -98,14 +123,18 @@ def forward(
         cluster=cluster,
         problem="" if cluster is not None else f"cluster {leg.cluster} is not known",
         faults=(leg.fault, route.fault, listener.fault),
-        request_mutations=(leg.request_headers, route.request_headers, virtual_host.request_headers),
-        response_mutations=(leg.response_headers, route.response_headers, virtual_host.response_headers),
+        request_mutations=_levels(leg.request_headers, route.request_headers, virtual_host.request_headers),
+        response_mutations=_levels(leg.response_headers, route.response_headers, virtual_host.response_headers),
         # Envoy applies the leg's first and then the route's, so the route's wins.
         host_rewrite=action.host_rewrite or leg.host_rewrite,
         auto_host_rewrite=action.auto_host_rewrite,
         no_cluster_status=action.cluster_not_found_status,
         dialled=dialled(request) if passes else None,
     )
+
+
+def _levels(*levels: HeaderMutations) -> tuple[HeaderMutations, ...]:
+    return levels if any(levels) else ()
 
 
 def no_route(listener: Listener, request: Request) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from proxyless.engine.balance.state import ClusterStates
 from proxyless.engine.call import Call
-from proxyless.engine.decision import decide, new_splits
+from proxyless.engine.decision import Known, decide
 from proxyless.engine.request import Request
 from proxyless.model.cluster import Cluster
 from proxyless.model.errors import NotReadyError
@@ -26,7 +26,7 @@ class Engine:
         self._own_rng = rng is None
         self._rng = rng if rng is not None else random.Random()  # noqa: S311  nothing secret is drawn
         self._states = ClusterStates(self._rng)
-        self._splits = new_splits()
+        self._known = Known()
 
     def call(self, snapshot: Snapshot, request: Request) -> Call:
         """Match the route and draw the split for one request.
@@ -38,7 +38,7 @@ class Engine:
             listener = snapshot.listeners[request.target]
         except KeyError:
             raise NotReadyError(f"target {request.target} has not been resolved yet") from None
-        decision = decide(snapshot, listener, request, self._splits, self._rng)
+        decision = decide(snapshot, listener, request, self._known, self._rng)
         return Call(request, decision, self._states, self._clock, self._rng)
 
     def prepare(self, snapshot: Snapshot) -> None:

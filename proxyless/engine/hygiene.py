@@ -4,7 +4,8 @@ The application may steer its own call with Envoy's documented ``x-envoy-*`` req
 none of them leaves, and neither does what only the mesh may say (a forwarded client certificate, the attempt's number).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from proxyless.engine.request import Request
 from proxyless.model.matching import HeaderMatcher
@@ -41,8 +42,7 @@ def sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [line for line in headers if line[0] not in _NEVER_SENT]
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(NamedTuple):
     """How much is done for a call: seconds for the whole and for one try (None: no limit), and its retries."""
 
     timeout: float | None
@@ -54,13 +54,14 @@ def effort(request: Request, action: Forward) -> Effort:
     """What the route says, changed by what the request says."""
     policy = action.retry
     per_try = policy.per_try_timeout if policy is not None else None
-    if not any(name in _STEERING for name, _ in request.headers):
-        return Effort(action.timeout, per_try, policy)
-    return Effort(
-        _steered_timeout(request, action.timeout),
-        _steered_per_try(request, per_try),
-        _steered_retry(request, policy),
-    )
+    for name, _ in request.headers:
+        if name in _STEERING:
+            return Effort(
+                _steered_timeout(request, action.timeout),
+                _steered_per_try(request, per_try),
+                _steered_retry(request, policy),
+            )
+    return Effort(action.timeout, per_try, policy)
 
 
 def _steered_timeout(request: Request, timeout: float | None) -> float | None:

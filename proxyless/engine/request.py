@@ -56,4 +56,5 @@ class Request:
     @property
     def path_only(self) -> str:
         """The path without query (and without a fragment, which a client must not send: CVE-2021-39156)."""
-        return self.path.partition("?")[0].partition("#")[0]
+        path = self.path
+        return path if "?" not in path and "#" not in path else path.partition("?")[0].partition("#")[0]

@@ -76,8 +76,12 @@ def pushback(request: Request, outcome: Outcome) -> float | None:
 
 def _for_answer(policy: RetryPolicy, answer: Answered) -> str | None:
     conditions, status = policy.conditions, answer.status
-    if any(name == "x-envoy-ratelimited" for name, _ in answer.headers):
-        return "envoy-ratelimited" if "envoy-ratelimited" in conditions else None
+    grpc_status: str | None = None
+    for name, value in answer.headers:
+        if name == "x-envoy-ratelimited":
+            return "envoy-ratelimited" if "envoy-ratelimited" in conditions else None
+        if name == "grpc-status" and grpc_status is None:
+            grpc_status = value
     if status >= 500:
         if "5xx" in conditions and status < 600:
             return "5xx"
@@ -92,10 +96,9 @@ def _for_answer(policy: RetryPolicy, answer: Answered) -> str | None:
         head = Request("", "", "", authority="-", headers=[*answer.headers, (":status", str(status))])
         if any(header_matches(matcher, head) for matcher in policy.retriable_headers):
             return "retriable-headers"
-    for name, value in answer.headers:
-        if name == "grpc-status":
-            condition = _GRPC.get(value.strip())
-            return condition if condition in conditions else None
+    if grpc_status is not None:
+        condition = _GRPC.get(grpc_status.strip())
+        return condition if condition in conditions else None
     return None
 
 

@@ -12,7 +12,8 @@ After ``None`` the last answer reported is the one for the application.
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxyless.model.cluster import Cluster, Endpoint
 
@@ -58,8 +59,8 @@ class Respond:
     flags: tuple[Flag, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+# Named tuples, here and below: every call makes them, and a frozen dataclass costs a call per field.
+class Attempt(NamedTuple):
     """Send the request to ``endpoint`` with this head.
 
     number: 1 for the first attempt. timeout: seconds within which the response head must be here, None for no limit;
@@ -73,7 +74,7 @@ class Attempt:
     method: str
     path: str
     authority: str
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[tuple[str, str]]
 
 
 class FailureKind(enum.Enum):
@@ -84,8 +85,7 @@ class FailureKind(enum.Enum):
     OVERFLOW = "overflow"  # a limit of our own connection pool
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The response head arrived. Header names are lower case."""
 
     status: int

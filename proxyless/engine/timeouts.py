@@ -4,11 +4,10 @@ The route's timeout covers the whole call: every attempt, every back-off, and th
 ends one attempt that has brought no response head. The caller's own deadline bounds both.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Monotonic ``deadline`` of the call and ``per_try`` seconds, each None for no limit."""
 
     deadline: float | None

@@ -330,7 +330,7 @@ def test_what_is_derived_from_routes_is_bounded() -> None:
     decide = engine()
     for _ in range(5000):
         decide.call(world(forward()), request())
-    assert len(decide._splits) <= 4096
+    assert len(decide._known.splits) <= 4096
 
 
 def test_flags_are_kept_once_in_order() -> None:

@@ -84,12 +84,13 @@ _BETWEEN = Locality(region="\0between localities")
 class Plan:
     """Immutable; built when a cluster is first used and when a snapshot brings another one of its name."""
 
-    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "ejected", "usable")
+    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "ejected", "size", "usable")
 
     def __init__(self, cluster: Cluster, ticks: Ticks, tables: Tables, ejected: frozenset[Key] = frozenset()) -> None:
         """ejected: endpoints that outlier detection leaves out for now; they are as unhealthy ones."""
         self.cluster = cluster
         self.ejected = ejected
+        self.size = sum(len(group.endpoints) for group in cluster.localities)
         priorities: dict[int, list[LocalityEndpoints]] = {}
         for group in cluster.localities:
             priorities.setdefault(group.priority, []).append(_without(group, ejected) if ejected else group)

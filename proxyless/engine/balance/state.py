@@ -69,7 +69,8 @@ class ClusterState:
             return
         if self._outliers is None:
             self._outliers = Outliers(self._rng, now)
-        hosts = len(cluster.endpoints)
+        plan = self._plan
+        hosts = plan.size if plan is not None and plan.cluster is cluster else len(cluster.endpoints)
         self._outliers.report(asked, endpoint.key, outcome, hosts=hosts, now=now, grpc=grpc)
 
     def ejected(self, cluster: Cluster, now: float) -> frozenset[Key]:
