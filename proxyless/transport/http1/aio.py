@@ -33,9 +33,9 @@ class AsyncConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_closed", "_error", "_expecting", "_keep", "_read_paused", "_sender", "_transport",
-        "_waiter", "_write_paused", "_write_waiter", "generation", "idle_since", "loop", "peer", "reader",
-        "request_bytes", "requests", "sent_at", "tunnel",
+        "__weakref__", "_busy", "_closed", "_error", "_expecting", "_keep", "_read_paused", "_sender", "_timer",
+        "_timer_at", "_transport", "_until", "_waiter", "_write_paused", "_write_waiter", "generation", "idle_since",
+        "loop", "peer", "reader", "request_bytes", "requests", "sent_at", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -47,6 +47,9 @@ class AsyncConnection(asyncio.Protocol):
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[bool] | None = None
         self._write_waiter: asyncio.Future[bool] | None = None
+        self._until: float | None = None  # when the waiter's patience ends, loop time
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._sender: asyncio.Task[None] | None = None
         self.request_bytes = 0
         self.sent_at: float | None = None  # monotonic; None when ``start`` sent everything
@@ -103,11 +106,15 @@ class AsyncConnection(asyncio.Protocol):
 
     async def read_chunk(self, deadline: float | None, read_timeout: float | None) -> bytes:
         """Some of the body; b"" once at its end."""
-        reader = self.reader
-        while not reader.buffered:
-            if reader.complete:
-                return b""
+        while (data := self.ready_chunk()) is None:
             await self._receive(deadline, read_timeout)
+        return data
+
+    def ready_chunk(self) -> bytes | None:
+        """``read_chunk`` without waiting: None when there is nothing yet."""
+        reader = self.reader
+        if not reader.buffered:
+            return b"" if reader.complete else None
         data = reader.take()
         if self._read_paused:
             self._resume_reading()
@@ -129,6 +136,9 @@ class AsyncConnection(asyncio.Protocol):
     def close(self) -> None:
         """Now; what was not sent is lost, unless the application closed what it switched to: that says goodbye."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._sender is not None:
             self._sender.cancel()
         if self._transport is not None and not (self.tunnel is not None and self._transport.is_closing()):
@@ -153,17 +163,35 @@ class AsyncConnection(asyncio.Protocol):
             if until is None or patience < until:
                 until, user = patience, True
         waiter = self._waiter = self.loop.create_future()
-        timer = None if until is None else self.loop.call_at(until, _expire, waiter)
+        self._until = until
+        if until is not None and (self._timer is None or until < self._timer_at):
+            self._watch(until)
         try:
             arrived = await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
         if not arrived:
             if user:
                 raise ReadTimedOut(f"the server sent nothing for {read_timeout:g} s")
             raise DeadlineExceeded("the time for this request ran out")
+
+    def _watch(self, until: float) -> None:
+        """One timer that is set again when it went off too early: making and cancelling one for each answer costs more
+        than reading it.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self.loop.call_at(until, self._look), until
+
+    def _look(self) -> None:
+        self._timer = None
+        waiter, until = self._waiter, self._until
+        if waiter is None or until is None:
+            return
+        if self._timer_at >= until:
+            _expire(waiter)
+        else:
+            self._watch(until)
 
     async def _send_body(
         self,
@@ -312,6 +340,9 @@ class AsyncConnection(asyncio.Protocol):
 
     def _ended(self, exc: Exception | None) -> None:
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.reader.keep_alive = False
         if self._error is None and not self.reader.complete:
             try:

@@ -37,19 +37,17 @@ def serialise(
     """
     lines = [f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n"]
     keep_alive = True
-    own = _OURS
+    own: frozenset[str] | set[str] = _OURS
     upgrade = ""
     for name, value in headers:
-        if name == "connection":
+        if name == "connection" and value != "keep-alive":
             options = {option.strip().lower() for option in value.split(",")}
             if "close" in options:
                 keep_alive = False
             if "upgrade" in options:
                 upgrade = _offered(headers)
             own = own | options
-    for name, value in headers:
-        if name not in own:
-            lines.append(f"{name}: {value}\r\n")
+    lines += [f"{name}: {value}\r\n" for name, value in headers if name not in own]
     expected = len(lines) + 2  # request line and host are one element; the blank line
     if framing.header:
         lines.append(framing.header)

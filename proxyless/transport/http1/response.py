@@ -1,11 +1,12 @@
 """Reading responses: llhttp's parser with bounds, for the exchanges of one connection. No I/O here."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httptools
 
 from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError
+from proxyless.transport.http1.names import lower
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
@@ -13,12 +14,16 @@ MAX_HEADERS = 200
 
 @dataclass(slots=True)
 class ResponseHead:
-    """Header names are lower case, values latin-1. reason: the phrase after the status, as it came."""
+    """Header names are lower case, values latin-1. reason: the phrase after the status, as it came.
+
+    raw: the headers as bytes, [] when nobody kept them.
+    """
 
     status: int
     headers: list[tuple[str, str]]
     version: str
     reason: bytes = b""
+    raw: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class ResponseReader:
@@ -31,7 +36,7 @@ class ResponseReader:
 
     __slots__ = (
         "_chunked", "_chunks", "_connect", "_head_bytes", "_headers", "_interim", "_length", "_no_body", "_parser",
-        "_quiet", "_reason", "_upgrade", "buffered", "complete", "continued", "head", "keep_alive", "started",
+        "_quiet", "_raw", "_reason", "_upgrade", "buffered", "complete", "continued", "head", "keep_alive", "started",
         "switched", "trailing",
     )  # fmt: skip
 
@@ -53,6 +58,7 @@ class ResponseReader:
         self.started = self.continued = False
         self._reason = b""
         self._headers: list[tuple[str, str]] = []
+        self._raw: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._quiet = 0
         self._interim = self._chunked = False
         self._length: str | None = None
@@ -163,8 +169,10 @@ class ResponseReader:
             raise RemoteProtocolError(f"the response head (or trailer) has more than {MAX_HEAD_BYTES} bytes")
         if len(self._headers) >= MAX_HEADERS:
             raise RemoteProtocolError(f"the response has more than {MAX_HEADERS} headers")
-        text = name.decode("latin-1").lower()
-        self._headers.append((text, value.decode("latin-1").strip(" \t")))
+        text, known = lower(name)
+        value = value.strip(b" \t")
+        self._headers.append((text, value.decode("latin-1")))
+        self._raw.append((known, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -199,8 +207,8 @@ class ResponseReader:
             self._no_body = False
         # For the response to a HEAD llhttp is never asked: it waits for a body.
         self.keep_alive = self._no_body and not closing
-        self.head = ResponseHead(status, self._headers, version, self._reason)
-        self._headers = []  # what comes now are trailers: counted, not kept for the application
+        self.head = ResponseHead(status, self._headers, version, self._reason, self._raw)
+        self._headers, self._raw = [], []  # what comes now are trailers: counted, not kept for the application
         self._head_bytes = 0
 
     def _check_switch(self) -> None:
@@ -218,7 +226,7 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
-            self._headers = []
+            self._headers, self._raw = [], []
             self._reason = b""
             return
         self.complete = True

@@ -292,10 +292,14 @@ class AsyncStream(Stream):
 
     async def read_chunk(self, deadline: float | None, read_timeout: float | None) -> bytes:
         """Some of the body; b"" once at its end."""
-        while not self.buffered:
-            if self.complete:
-                return b""
+        while (data := self.ready_chunk()) is None:
             await self._receive(deadline, read_timeout)
+        return data
+
+    def ready_chunk(self) -> bytes | None:
+        """``read_chunk`` without waiting: None when there is nothing yet."""
+        if not self.buffered:
+            return b"" if self.complete else None
         data = self.connection.session.take(self)
         self.connection.flush_soon()
         return data

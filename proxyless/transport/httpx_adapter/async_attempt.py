@@ -26,7 +26,7 @@ from proxyless.transport.tls import upstream_tls
 class AsyncExchange:
     """The I/O of one call, what its attempts share. connection: of the answered attempt, until it is released."""
 
-    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "connection", "touched", "trace")
+    __slots__ = ("_bucket", "_content", "_pool", "_request", "_scheme", "connection", "limits", "touched", "trace")
 
     def __init__(self, pool: AsyncPool, request: Any, scheme: str, content: bytes | None) -> None:
         """request: of httpx or httpx2. content: its body if that is in memory."""
@@ -34,7 +34,7 @@ class AsyncExchange:
         self._request = request
         self._scheme = scheme
         self._content = content
-        self._limits = limits_of(request)
+        self.limits = limits_of(request)
         tell = request.extensions.get("trace")
         self.trace = None if tell is None else AsyncTrace(tell, request)
         self._bucket: AsyncBucket | None = None
@@ -53,9 +53,9 @@ class AsyncExchange:
         connection: AsyncUse | None = None
         sent = False
         try:
-            connection = await self._connection(
-                step, record, started, deadline, http1=upgrade != "" or step.method == "CONNECT"
-            )
+            connection = self._reuse(
+                step, record, http1=upgrade != "" or step.method == "CONNECT"
+            ) or await self._connect(record, started, deadline)
             queued = time.monotonic()
             if record.reused:
                 record.queue = queued - started
@@ -70,7 +70,7 @@ class AsyncExchange:
                     headers=step.headers,
                     framing=framing,
                 )
-                connection.start(step.method, fields, body, framing, write_timeout=self._limits.write)
+                connection.start(step.method, fields, body, framing, write_timeout=self.limits.write)
             else:
                 connection.start(
                     step.method,
@@ -78,7 +78,7 @@ class AsyncExchange:
                     body,
                     framing,
                     keep_alive=keep_alive,
-                    write_timeout=self._limits.write,
+                    write_timeout=self.limits.write,
                     upgrade=upgrade,
                     expect=expect,
                 )
@@ -91,7 +91,7 @@ class AsyncExchange:
                 await trace.start(events.BODY)
                 await trace.done()
                 await trace.start(events.RESPONSE)
-            answer = await connection.read_head(deadline, self._limits.read)
+            answer = await connection.read_head(deadline, self.limits.read)
             written = connection.sent_at or written
             record.send, record.wait = written - queued, time.monotonic() - written
             if trace is not None:
@@ -124,34 +124,39 @@ class AsyncExchange:
         if connection is not None:
             connection.close()
 
-    async def _connection(
-        self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None, *, http1: bool
-    ) -> AsyncUse:
-        endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
-        tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
-        self._bucket = bucket = pool.store.bucket(endpoint, tls, cluster, Protocol.HTTP1 if http1 else None)
-        connection = pool.take(bucket)
+    def _reuse(self, step: Attempt, record: AttemptRecord, *, http1: bool) -> AsyncUse | None:
+        """What can be used at once. No coroutine: most requests need nothing more."""
+        endpoint = step.endpoint
+        tls = endpoint.tls or upstream_tls(endpoint, self._scheme, self._request.url.host)
+        self._bucket = self._pool.store.bucket(endpoint, tls, step.cluster, Protocol.HTTP1 if http1 else None)
+        connection = self._pool.take(self._bucket)
         if connection is not None:
-            record.reused = True
-        else:
-            record.reused = False
-            record.queue = time.monotonic() - started
-            timeout, timings, trace = cluster.connect_timeout, Timings(), self.trace
-            if self._limits.connect is not None:
-                timeout = min(timeout, self._limits.connect)
-            if trace is not None:
-                timings.on_tcp = trace.tcp_connected
-                await trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
+            record.reused, record.peer = True, connection.peer
+        return connection
+
+    async def _connect(self, record: AttemptRecord, started: float, deadline: float | None) -> AsyncUse:
+        """Nothing can be used at once: make a connection, or wait for one."""
+        bucket = self._bucket
+        assert bucket is not None
+        record.reused = False
+        record.queue = time.monotonic() - started
+        endpoint, timings, trace = bucket.endpoint, Timings(), self.trace
+        timeout = bucket.cluster.connect_timeout
+        if self.limits.connect is not None:
+            timeout = min(timeout, self.limits.connect)
+        if trace is not None:
+            timings.on_tcp = trace.tcp_connected
+            await trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
+        try:
+            connection = await self._pool.acquire(bucket, timings, Wait(timeout, deadline, self.limits.pool))
+            record.reused = timings.reused
+        finally:
+            record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
+        if trace is not None and (bucket.tls is not None or timings.reused):
             try:
-                connection = await pool.acquire(bucket, timings, Wait(timeout, deadline, self._limits.pool))
-                record.reused = timings.reused
-            finally:
-                record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls
-            if trace is not None and (tls is not None or timings.reused):
-                try:
-                    await trace.done(AsyncNetworkStream(library_of(self._request).name, connection))
-                except BaseException:
-                    connection.close()
-                    raise
+                await trace.done(AsyncNetworkStream(library_of(self._request).name, connection))
+            except BaseException:
+                connection.close()
+                raise
         record.peer = connection.peer
         return connection

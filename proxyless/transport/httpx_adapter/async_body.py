@@ -20,14 +20,12 @@ class AsyncBody:
         request: Any,
         exchange: "AsyncExchange",
         completion: "Completion",
-        read_timeout: float | None,
     ) -> None:
         self._library = library
         self._request = request
         self._exchange = exchange
         self._completion = completion
         self._deadline = completion.call.deadline
-        self._read_timeout = read_timeout
         self._trace = exchange.trace
         self._begun = False
 
@@ -42,7 +40,9 @@ class AsyncBody:
             if self._trace is not None and not self._begun:
                 self._begun = True
                 await self._trace.start(events.CONTENT)
-            chunk = await connection.read_chunk(self._deadline, self._read_timeout)
+            chunk = connection.ready_chunk()
+            if chunk is None:
+                chunk = await connection.read_chunk(self._deadline, self._exchange.limits.read)
         except WireError as error:
             raised = self._library.error(error, self._request)
             self._end(raised)

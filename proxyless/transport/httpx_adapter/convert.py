@@ -1,23 +1,25 @@
 """Between httpx's requests and responses and the engine's."""
 
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from proxyless.engine.paths import normalised
 from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
 from proxyless.transport.http1.errors import LocalProtocolError, UnsupportedProtocol
+from proxyless.transport.http1.names import lower
+from proxyless.transport.http1.response import ResponseHead
 from proxyless.transport.httpx_adapter.library import Library
 
 # As httpcore: a WebSocket's URL is that of the request that begins it.
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+VERSIONS = {version: f"HTTP/{version}".encode() for version in ("1.0", "1.1", "2")}
 _NO_LIMITS: dict[str, float | None] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The application's own timeouts, in seconds (httpx's Timeout)."""
 
     connect: float | None
@@ -37,18 +39,11 @@ def engine_request(request: Any, replayable: bool) -> Request:
     Raises UnsupportedProtocol for what is not HTTP, LocalProtocolError when it has more than one Host.
     """
     url = request.url
-    scheme = _SCHEMES.get(url.scheme)
-    if scheme is None:
-        what = f"an unsupported protocol '{url.scheme}://'" if url.scheme else "no 'http://' or 'https://'"
-        raise UnsupportedProtocol(f"the request's URL has {what}")
-    host: str = url.raw_host.decode("ascii")
-    if not host:
-        raise UnsupportedProtocol("the request's URL has no host")
-    port: int = url.port or _PORTS[scheme]
+    scheme, target = _dialled(url.scheme, url.raw_host, url.port)
     authority = ""
     headers: list[tuple[str, str]] = []
     for raw_name, raw_value in request.headers.raw:
-        name = raw_name.decode("latin-1").lower()
+        name, _ = lower(raw_name)
         if name != "host":
             headers.append((name, raw_value.decode("latin-1")))
         elif authority:
@@ -57,13 +52,27 @@ def engine_request(request: Any, replayable: bool) -> Request:
             authority = raw_value.decode("latin-1")
     return Request(
         method=request.method,
-        target=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        target=target,
         path=normalised(_target(request)),
         authority=authority,
         scheme=scheme,
         headers=headers,
         replayable=replayable,
     )
+
+
+@lru_cache(maxsize=1024)
+def _dialled(scheme: str, raw_host: bytes, port: int | None) -> tuple[str, str]:
+    """``http`` or ``https``, and ``host:port``."""
+    known = _SCHEMES.get(scheme)
+    if known is None:
+        what = f"an unsupported protocol '{scheme}://'" if scheme else "no 'http://' or 'https://'"
+        raise UnsupportedProtocol(f"the request's URL has {what}")
+    host = raw_host.decode("ascii")
+    if not host:
+        raise UnsupportedProtocol("the request's URL has no host")
+    port = port or _PORTS[known]
+    return known, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _target(request: Any) -> str:
@@ -87,6 +96,11 @@ def mesh_response(library: Library, method: str, step: Respond, record: CallReco
         content=b"" if method == "HEAD" else step.body,
         extensions={"http_version": b"HTTP/1.1", "proxyless": record},
     )
+
+
+def response_lines(answer: ResponseHead, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """``headers`` of ``answer``, as they go to the application: as they came unless somebody changed them."""
+    return answer.raw if headers is answer.headers and answer.raw else raw(headers)
 
 
 def raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

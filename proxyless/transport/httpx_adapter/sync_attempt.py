@@ -26,7 +26,7 @@ from proxyless.transport.tls import upstream_tls
 class SyncExchange:
     """The I/O of one call, what its attempts share. connection: of the answered attempt, until it is released."""
 
-    __slots__ = ("_bucket", "_content", "_limits", "_pool", "_request", "_scheme", "connection", "touched", "trace")
+    __slots__ = ("_bucket", "_content", "_pool", "_request", "_scheme", "connection", "limits", "touched", "trace")
 
     def __init__(self, pool: BlockingPool, request: Any, scheme: str, content: bytes | None) -> None:
         """request: of httpx or httpx2. content: its body if that is in memory."""
@@ -34,7 +34,7 @@ class SyncExchange:
         self._request = request
         self._scheme = scheme
         self._content = content
-        self._limits = limits_of(request)
+        self.limits = limits_of(request)
         tell = request.extensions.get("trace")
         self.trace = None if tell is None else SyncTrace(tell, request)
         self._bucket: BlockingBucket | None = None
@@ -70,9 +70,7 @@ class SyncExchange:
                     headers=step.headers,
                     framing=framing,
                 )
-                connection.start(
-                    step.method, fields, body, framing, write_timeout=self._limits.write, deadline=deadline
-                )
+                connection.start(step.method, fields, body, framing, write_timeout=self.limits.write, deadline=deadline)
             else:
                 connection.start(
                     step.method,
@@ -80,7 +78,7 @@ class SyncExchange:
                     body,
                     framing,
                     keep_alive=keep_alive,
-                    write_timeout=self._limits.write,
+                    write_timeout=self.limits.write,
                     deadline=deadline,
                     upgrade=upgrade,
                     expect=expect,
@@ -93,7 +91,7 @@ class SyncExchange:
                 trace.start(events.BODY)
                 trace.done()
                 trace.start(events.RESPONSE)
-            answer = connection.read_head(deadline, self._limits.read)
+            answer = connection.read_head(deadline, self.limits.read)
             record.wait = time.monotonic() - written
             if trace is not None:
                 trace.done(events.received(answer))
@@ -129,7 +127,7 @@ class SyncExchange:
         self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None, *, http1: bool
     ) -> BlockingUse:
         endpoint, cluster, pool = step.endpoint, step.cluster, self._pool
-        tls = upstream_tls(endpoint, self._scheme, self._request.url.host)
+        tls = endpoint.tls or upstream_tls(endpoint, self._scheme, self._request.url.host)
         bucket, connection = pool.checkout(endpoint, tls, cluster, Protocol.HTTP1 if http1 else None)
         self._bucket = bucket
         if connection is not None:
@@ -138,13 +136,13 @@ class SyncExchange:
             record.reused = False
             record.queue = time.monotonic() - started
             timeout, timings, trace = cluster.connect_timeout, Timings(), self.trace
-            if self._limits.connect is not None:
-                timeout = min(timeout, self._limits.connect)
+            if self.limits.connect is not None:
+                timeout = min(timeout, self.limits.connect)
             if trace is not None:
                 timings.on_tcp = trace.tcp_connected
                 trace.start(events.CONNECT, events.where(endpoint.address, endpoint.port, timeout))
             try:
-                connection = pool.acquire(bucket, timings, Wait(timeout, deadline, self._limits.pool))
+                connection = pool.acquire(bucket, timings, Wait(timeout, deadline, self.limits.pool))
                 record.reused = timings.reused
             finally:
                 record.resolve, record.connect, record.tls = timings.resolve, timings.connect, timings.tls

@@ -20,14 +20,12 @@ class SyncBody:
         request: Any,
         exchange: "SyncExchange",
         completion: "Completion",
-        read_timeout: float | None,
     ) -> None:
         self._library = library
         self._request = request
         self._exchange = exchange
         self._completion = completion
         self._deadline = completion.call.deadline
-        self._read_timeout = read_timeout
         self._trace = exchange.trace
         self._begun = False
 
@@ -42,7 +40,7 @@ class SyncBody:
             if self._trace is not None and not self._begun:
                 self._begun = True
                 self._trace.start(events.CONTENT)
-            chunk = connection.read_chunk(self._deadline, self._read_timeout)
+            chunk = connection.read_chunk(self._deadline, self._exchange.limits.read)
         except WireError as error:
             raised = self._library.error(error, self._request)
             self._end(raised)

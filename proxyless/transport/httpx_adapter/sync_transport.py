@@ -132,13 +132,12 @@ class MeshTransport(_Base):
             connection = exchange.connection
             assert connection is not None and connection.reader.head is not None
             answer = connection.reader.head
-            read_timeout = convert.limits_of(request).read
             return library.Response(
                 answer.status,
-                headers=convert.raw(call.response_headers(answer.headers)),
-                stream=library.sync_body(library, request, exchange, completion, read_timeout),
+                headers=convert.response_lines(answer, call.response_headers(answer.headers)),
+                stream=library.sync_body(library, request, exchange, completion),
                 extensions={
-                    "http_version": b"HTTP/" + answer.version.encode(),
+                    "http_version": convert.VERSIONS[answer.version],
                     "reason_phrase": answer.reason,
                     "network_stream": NetworkStream(library.name, connection),
                     "proxyless": record,

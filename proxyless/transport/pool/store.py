@@ -51,7 +51,7 @@ class Bucket(Generic[C, M]):
     owner: the name of a cluster that limits its connections, and so does not share them. shared: HTTP/2 connections
     that may have room. connections: all there are, busy ones and those being made included. connecting: somebody
     makes one that others may share. http2: which kind the last one was, None while there was none. warming: how many
-    are being made ahead of need.
+    are being made ahead of need. swept: the store has forgotten it, it was empty.
     """
 
     endpoint: Endpoint
@@ -66,6 +66,7 @@ class Bucket(Generic[C, M]):
     connecting: bool = False
     http2: bool | None = None
     warming: int = 0
+    swept: bool = False
 
     @property
     def may_share(self) -> bool:
@@ -220,6 +221,7 @@ class Store(Generic[C, M]):
                         shared.drain()
                 if not (kept or bucket.shared or bucket.connections or bucket.waiting):
                     buckets.remove(bucket)
+                    bucket.swept = True
             if not buckets:
                 del self._buckets[key]
         return bool(self._buckets)
@@ -235,6 +237,7 @@ class Store(Generic[C, M]):
                 shared, bucket.shared = bucket.shared, []
                 for one in shared:
                     one.drain()
+                bucket.swept = True
         self._buckets.clear()
 
     @property
@@ -247,6 +250,8 @@ class Store(Generic[C, M]):
         )
 
     def _same(self, bucket: Bucket[C, M]) -> Bucket[C, M]:
+        if not bucket.swept:
+            return bucket
         closed = self.closed
         found = self.bucket(bucket.endpoint, bucket.tls, bucket.cluster, bucket.protocol)
         self.closed = closed
