@@ -21,6 +21,8 @@ def application_span() -> TraceContext | None:
     span = api.get_current_span()
     if (ours := getattr(span, "served", None)) is not None:
         return ours  # type: ignore[no-any-return]
+    if span is api.INVALID_SPAN:
+        return None
     context = span.get_span_context()
     if not context.is_valid:
         return None

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from proxyless.engine.identity_cache import IdentityCache
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag
+from proxyless.model.cluster import Endpoint
 from proxyless.telemetry.workload import NOBODY, UNKNOWN, WorkloadLabels, describe
 
 if TYPE_CHECKING:
@@ -30,6 +32,25 @@ class Own:
     labels: WorkloadLabels
     principal: str
     service: str
+
+
+class _Described:
+    """An endpoint's labels as part of a key: hashed once, as each request looks a key up."""
+
+    __slots__ = ("_hash", "_items")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._items = tuple(endpoint.labels.items())
+        self._hash = hash(self._items)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Described) and self._items == other._items
+
+
+_described: IdentityCache[Endpoint, _Described] = IdentityCache(_Described)
 
 
 def flag_letters(flags: Sequence[Flag]) -> str:
@@ -68,7 +89,7 @@ def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> La
         code,
         grpc_status,
         flags,
-        *there.items(),
+        _described.get(last.endpoint) if last is not None and there else None,
     )
 
     def labels() -> dict[str, str]:

@@ -55,8 +55,10 @@ class Distribution:
         self.buckets[bisect_left(BOUNDS, value)] += 1
         self.total += value
         # Not min() and max(): every request comes by here three times.
-        self.minimum = min(self.minimum, value)
-        self.maximum = max(self.maximum, value)
+        if value < self.minimum:  # noqa: PLR1730
+            self.minimum = value
+        if value > self.maximum:  # noqa: PLR1730
+            self.maximum = value
 
     def copy(self) -> "Distribution":
         other = Distribution()
