@@ -38,4 +38,4 @@ class World:
     def of(self, kind: str) -> list[Resource[Any]]:
         """All resources of a kind, oldest first, then by namespace and name."""
         found = [resource for resource in self.resources.values() if resource.kind == kind]
-        return sorted(found, key=lambda r: (r.created, r.namespace, r.name))
+        return sorted(found, key=lambda resource: resource.age)

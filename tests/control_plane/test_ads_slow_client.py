@@ -33,7 +33,9 @@ SIZE = 500_000
 class Generator:
     """One large cluster, whose content is the world's generation."""
 
-    def __init__(self, world: World) -> None:
+    changed = None
+
+    def __init__(self, world: World, before: "Generator | None") -> None:
         name = str(world.generation).rjust(SIZE)
         self.found = {"c": generated(cluster_pb2.Cluster(name="c", alt_stat_name=name), Notes())}
 

@@ -145,7 +145,7 @@ def everything() -> World:
 
 
 def envoy_clusters(translator: Translator) -> list[Any]:
-    return [decode(type_urls.CLUSTER, one) for one in translator.resources(ENVOY, type_urls.CLUSTER, []).values()]
+    return [decode(type_urls.CLUSTER, one) for one in translator.resources(ENVOY, type_urls.CLUSTER, ["*"]).values()]
 
 
 def test_envoy_accepts_everything(everything: World, tmp_path: Path) -> None:

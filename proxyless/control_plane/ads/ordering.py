@@ -65,6 +65,15 @@ class OrderedStream(Generic[State]):
                 dependent.warm(update.resources)
             yield update
 
+    def carry_over(self, before: int, generation: int, touched: AbstractSet[str]) -> None:
+        """What was compared with generation ``before`` need not be with this one, but for the types touched since."""
+        for type_url, subscription in self.subscriptions.items():
+            if type_url not in touched:
+                if subscription.evaluated == before:
+                    subscription.evaluated = generation
+                if self._made.get(type_url) == before:
+                    self._made[type_url] = generation
+
     def settled(self, generation: int) -> bool:
         """Whether the client has accepted all it subscribes to, of the types we serve, up to ``generation``."""
         return all(self.subscriptions[known].settled(generation) for known in PUSH_ORDER if known in self.subscriptions)

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from proxyless.control_plane.resources.resource import Key
@@ -25,7 +26,8 @@ class Client(Protocol):
 
 
 class Generated(Protocol):
-    """One resource. ``any`` is a google.protobuf.Any; ``notes`` say what this client was not sent, and why.
+    """One resource. ``any`` is a google.protobuf.Any, ``body`` the message in it; ``notes`` say what this client was
+    not sent, and why.
 
     stand_in: it only says that there is no such thing.
     """
@@ -33,13 +35,22 @@ class Generated(Protocol):
     @property
     def any(self) -> Any: ...
     @property
+    def body(self) -> bytes: ...
+    @property
     def notes(self) -> Sequence[str]: ...
     @property
     def stand_in(self) -> bool: ...
 
 
 class Generator(Protocol):
-    """Resources as one world has them."""
+    """Resources as one world has them.
+
+    changed: type and name of each that may differ from what the generator it was made after gave to the same client;
+    the name ``*`` is about what all there are for a client. None: anything may differ.
+    """
+
+    @property
+    def changed(self) -> AbstractSet[tuple[str, str]] | None: ...
 
     def resources(self, client: Any, type_url: str, names: Iterable[str]) -> Mapping[str, Generated]:
         """Resources by name, those that exist of ``names``; ``*`` asks for all there are for this client."""
@@ -50,6 +61,7 @@ class Generator(Protocol):
         ...
 
 
-MakeGenerator = Callable[[World], Generator]
+# The generator of a world, and the one of the world before it, if there was one, which is not asked any more.
+MakeGenerator = Callable[[World, Any], Generator]
 # Reads a Node message of a caller with this verified identity (None on the plaintext port).
 ReadNode = Callable[[Any, SpiffeId | None], Client]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from proxyless.control_plane.ads.changes import Changes
 from proxyless.control_plane.ads.counters import AdsCounters
@@ -12,6 +13,7 @@ from proxyless.control_plane.ads.session import Session
 from proxyless.control_plane.ads.state import Update
 from proxyless.control_plane.ads.status import ClientStatus, TypeConfig
 from proxyless.control_plane.ads.stream import Stream
+from proxyless.control_plane.ads.watchers import Watchers
 from proxyless.control_plane.type_urls import PUSH_ORDER
 from proxyless.control_plane.world import World
 from proxyless.model.errors import NotReadyError
@@ -24,6 +26,7 @@ class AdsServer:
     """All streams of one control plane. Belongs to one event loop.
 
     make_generator: builds the resources of a world, once for each world that is asked about. read_node: who asks.
+    A change wakes the sessions that watch something it touches, and costs the others nothing.
     Until the first ``publish`` every stream is refused: a control plane that has not read its stores knows nothing, and
     must not say so to clients that know better.
 
@@ -47,7 +50,10 @@ class AdsServer:
         self._sessions: dict[Session, None] = {}
         self._world: World | None = None
         self._generator: tuple[Generator, int] | None = None
-        self._debounce = Debounce(self._wake_all)
+        self._watchers = Watchers()
+        # To be woken: something of theirs changed.
+        self._concerned: set[Session] = set()
+        self._debounce = Debounce(self._tell)
         # When the world first became another than the one that streams were told of.
         self._changed_at: float | None = None
 
@@ -91,15 +97,33 @@ class AdsServer:
 
     def close(self, session: Session) -> None:
         self._sessions.pop(session, None)
+        self._watchers.remove(session)
+        self._concerned.discard(session)
         self.changes()
+
+    def watch(self, session: Session, type_url: str, names: AbstractSet[str]) -> None:
+        """The session subscribes to these names of a type, and to no others."""
+        self._watchers.watch(session, type_url, names)
 
     def stop(self) -> None:
         self._debounce.cancel()
 
     def current(self) -> tuple[Generator, int]:
-        assert self._world is not None
-        if self._generator is None or self._generator[1] != self._world.generation:
-            self._generator = self._make_generator(self._world), self._world.generation
+        world, before = self._world, self._generator
+        assert world is not None
+        if before is not None and before[1] == world.generation:
+            return before
+        generator = self._make_generator(world, before[0] if before else None)
+        self._generator = generator, world.generation
+        if generator.changed is None:
+            for session in self._sessions:
+                session.touched.update(PUSH_ORDER)
+            self._concerned.update(self._sessions)
+        else:
+            for type_url, name in generator.changed:
+                for session in self._watchers.of(type_url, name):
+                    session.touched.add(type_url)
+                    self._concerned.add(session)
         return self._generator
 
     def sending(self, session: Session, updates: Sequence[Update]) -> None:
@@ -119,8 +143,10 @@ class AdsServer:
                 self.counters.convergence.observe(time.monotonic() - session.behind_since)
             session.behind_since = None
 
-    def _wake_all(self) -> None:
-        for session in self._sessions:
+    def _tell(self) -> None:
+        self.current()
+        concerned, self._concerned = self._concerned, set()
+        for session in concerned:
             if session.behind_since is None:
                 session.behind_since = self._changed_at
             session.wake.set()

@@ -117,6 +117,7 @@ class AdsService:
     def _receive(self, variant: Variant, session: Session, request: Any) -> None:
         error = error_text(request)
         subscription = variant.receive(session.stream, request)
+        self._ads.watch(session, subscription.type_url, subscription.names)
         if error is not None:
             self._ads.answered(session, subscription.type_url, accepted=False)
             logger.warning("%s refused %s: %s", session.client.node_id, subscription.type_url, error)

@@ -31,7 +31,10 @@ class TranslationError(ProxylessError):
 
 
 class Session:
-    """``wake`` is set whenever responses may be due; the servicer that writes them clears it."""
+    """``wake`` is set whenever responses may be due; the servicer that writes them clears it.
+
+    touched: the types of which something it watches may have changed since it was last up to date.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class Session:
         self.wake = asyncio.Event()
         # Since when (monotonic seconds) the world is newer than what the client has accepted; None when it is not.
         self.behind_since: float | None = None
+        self.touched: set[str] = set()
+        self._seen: int | None = None
         self._since = since
         self._current = current
         self._notes: dict[str, tuple[str, ...]] = {}
@@ -58,7 +63,7 @@ class Session:
 
     def responses(self) -> Iterator[Update]:
         """What is due to be sent now."""
-        generator, generation = self._current()
+        generator, generation = self._catch_up()
         stand_ins: set[tuple[str, str]] = set()
 
         def generate(type_url: str, names: AbstractSet[str]) -> Mapping[str, bytes]:
@@ -72,7 +77,7 @@ class Session:
                 raise TranslationError(f"cannot translate {SHORT_NAMES[type_url]}: {type(error).__name__}") from error
             self._notes[type_url] = tuple(sorted({note for resource in found.values() for note in resource.notes}))
             stand_ins.update((type_url, name) for name, resource in found.items() if resource.stand_in)
-            return {name: resource.any.value for name, resource in found.items()}
+            return {name: resource.body for name, resource in found.items()}
 
         self._stop_waiting(generation)
         for update in self.stream.responses(generate, generation, stand_ins):
@@ -110,7 +115,17 @@ class Session:
         return isinstance(self.stream, DeltaStream)
 
     def settled(self, generation: int) -> bool:
+        self._catch_up()
         return self.stream.settled(generation)
+
+    def _catch_up(self) -> tuple[Generator, int]:
+        """The newest generator and its generation; what did not change for this client is up to date with it."""
+        generator, generation = self._current()
+        if self._seen is not None and self._seen != generation:
+            self.stream.carry_over(self._seen, generation, self.touched)
+        self.touched.clear()
+        self._seen = generation
+        return generator, generation
 
     def status(self) -> ClientStatus:
         return ClientStatus(

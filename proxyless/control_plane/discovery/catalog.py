@@ -1,48 +1,131 @@
 """The catalog of a world: its services, endpoints and rules, indexed once and asked many times."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import replace
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from proxyless.control_plane.discovery.destination_rules import DestinationRules
+from proxyless.control_plane.discovery.changes import changes
+from proxyless.control_plane.discovery.destination_rules import DestinationRules, priority_keys
 from proxyless.control_plane.discovery.egress import Egress, EgressListener, Sidecars
-from proxyless.control_plane.discovery.endpoints import EndpointSources
-from proxyless.control_plane.discovery.peer_authentications import PeerAuthentications
+from proxyless.control_plane.discovery.endpoints import TLS_MODE_LABEL, EndpointSources
+from proxyless.control_plane.discovery.localities import REGION_LABEL, SUB_ZONE_LABEL, ZONE_LABEL
+from proxyless.control_plane.discovery.peer_authentications import PeerAuthentications, serves_mutual_tls
 from proxyless.control_plane.discovery.service import Kind, Service, ServiceEndpoint, ServicePort, selects
-from proxyless.control_plane.discovery.services import services
-from proxyless.control_plane.discovery.virtual_services import VirtualServices, destination_hosts
+from proxyless.control_plane.discovery.services import Services
+from proxyless.control_plane.discovery.topics import (
+    EVERYTHING,
+    HOSTS,
+    PEERS,
+    RULES,
+    SERVICES,
+    SIDECARS,
+    Topic,
+    policy_topic,
+    rule_topic,
+    service_topic,
+)
+from proxyless.control_plane.discovery.virtual_services import VirtualServices
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.sidecar import SidecarSpec
 from proxyless.control_plane.resources.virtual_service import Destination
 from proxyless.control_plane.world import MeshSettings, World
+from proxyless.model.cluster import Health
+
+
+class Share(enum.Enum):
+    NONE = "none"
+    SOME = "some"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What clients of ``namespace`` see by one Sidecar, or by one egress listener of it."""
+
+    namespace: str
+    sidecar: Key
+    listener: EgressListener | None = None
 
 
 class Catalog:
-    """Everything here is a function of the world given to the constructor; what is computed late is only remembered."""
+    """Everything here is a function of the world given to the constructor; what is computed late is only remembered.
 
-    def __init__(self, world: World) -> None:
+    before: the catalog of an earlier world, whose indexes are used as far as they are the same. touched: what the
+    answers to questions may differ in from that one's; None for anything. view: what of the world this one is about,
+    None for the whole.
+    """
+
+    def __init__(self, world: World, before: "Catalog | None" = None) -> None:
         self.world = world
-        self.services: tuple[Service, ...] = tuple(services(world))
-        self.peer_authentications = PeerAuthentications(world)
-        self._sources = EndpointSources(world)
-        self._by_host: dict[str, list[Service]] = {}
-        self._by_namespace: dict[str, list[Service]] = {}
-        for service in self.services:
-            self._by_host.setdefault(service.host, []).append(service)
-            self._by_namespace.setdefault(service.namespace, []).append(service)
-        self._wildcards = [host for host in self._by_host if host.startswith("*")]
-        self.virtual_services = VirtualServices(world, self._by_host)
-        self.destination_rules = DestinationRules(world, self._by_host)
+        self.view: View | None = None
+        if before is not None and before.settings != world.settings:
+            before = None
+        settings, change = world.settings, changes(before.world if before else None, world)
+        sources = before._sources if before else EndpointSources(settings)
+        services = before._services if before else Services(settings)
+        virtual_services = before.virtual_services if before else VirtualServices(settings)
+        destination_rules = before.destination_rules if before else DestinationRules(settings)
+        self._sources: EndpointSources = sources.changed(settings, change)
+        self._services: Services = services.changed(change, self._sources)
+        hosts = self._services.by_host
+        moved = frozenset[str]() if self._services is services else self._services.moved
+        self.virtual_services: VirtualServices = virtual_services.changed(change.of("VirtualService"), moved, hosts)
+        self.destination_rules: DestinationRules = destination_rules.changed(change.of("DestinationRule"), moved, hosts)
+        self.peer_authentications: PeerAuthentications = (
+            before.peer_authentications
+            if before is not None and not change.of("PeerAuthentication")
+            else PeerAuthentications(world)
+        )
+        self.sidecars: Sidecars = (
+            before.sidecars if before is not None and not change.of("Sidecar") else Sidecars(world)
+        )
         # Whether anything may differ with where a client runs.
-        self.locality_aware = self.destination_rules.by_locality or any(one.prefer_close for one in self.services)
-        self._endpoints: dict[tuple[str, str, str, int], tuple[ServiceEndpoint, ...]] = {}
-        self.sidecars = Sidecars(world)
+        self.locality_aware = self.destination_rules.by_locality or self._services.prefer_close
+        self.touched = None if before is None else frozenset(self._differences(before, moved))
+        self._endpoints: dict[tuple[Service, ServicePort], tuple[ServiceEndpoint, ...]] = {}
         # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.
         self._egress: Egress | None = None
-        self._sidecar: Resource[SidecarSpec] | None = None
-        self._scoped: dict[tuple[str, Key], Catalog] = {}
+        self._views: dict[View, Catalog] = {}
         self._destinations: frozenset[str] | None = None
+
+    def _differences(self, before: "Catalog", moved: frozenset[str]) -> Iterator[Topic]:
+        yield EVERYTHING
+        yield from (("endpoints", *bucket) for bucket in self._sources.touched)
+        if moved:
+            yield HOSTS
+        if self._services is not before._services:
+            yield SERVICES
+            yield from map(service_topic, self._services.touched)
+        if self.virtual_services is not before.virtual_services:
+            yield RULES
+            yield from map(rule_topic, self.virtual_services.touched)
+        if self.destination_rules is not before.destination_rules:
+            yield from map(policy_topic, self.destination_rules.touched)
+        if self.peer_authentications is not before.peer_authentications:
+            yield PEERS
+        if self.sidecars is not before.sidecars:
+            yield SIDECARS
+
+    @property
+    def label_keys(self) -> frozenset[str]:
+        """Labels of a client that any answer may depend on; others can be left out of a Scope."""
+        return (
+            self.virtual_services.label_keys
+            | self.destination_rules.label_keys
+            | self.peer_authentications.label_keys
+            | self.sidecars.label_keys
+            | {TLS_MODE_LABEL}
+        )
+
+    @property
+    def priority_keys(self) -> frozenset[str]:
+        """Labels of a client that which endpoints are near may depend on."""
+        keys = self.destination_rules.priority_keys
+        if self.settings.locality_lb is not None:
+            keys |= priority_keys(self.settings.locality_lb)
+        return keys | {REGION_LABEL, ZONE_LABEL, SUB_ZONE_LABEL} if self._services.prefer_close else keys
 
     def of_client(self, namespace: str, labels: Mapping[str, str]) -> "Catalog":
         """The catalog as a client of ``namespace`` with ``labels`` sees it: within the hosts that its Sidecar imports.
@@ -50,27 +133,37 @@ class Catalog:
         The result is for clients of that namespace only.
         """
         sidecar = self.sidecars.of(namespace, labels)
-        if sidecar is None:
-            return self
-        if (known := self._scoped.get((namespace, sidecar.key))) is None:
-            known = self._scoped[namespace, sidecar.key] = self._within(Egress.of(sidecar, namespace))
-            known._sidecar = sidecar
-        return known
+        return self if sidecar is None else self._seen(View(namespace, sidecar.key), sidecar)
 
     def of_listener(self, listener: EgressListener) -> "Catalog":
         """The same, within what one listener of a Sidecar imports."""
-        return self._within(replace(self._egress, listeners=(listener,))) if self._egress else self
+        if self.view is None or (sidecar := self.sidecar()) is None:
+            return self
+        return self._seen(replace(self.view, listener=listener), sidecar)
 
-    def _within(self, egress: Egress) -> "Catalog":
-        scoped = copy.copy(self)  # the indexes and what is remembered of endpoints are shared
-        scoped._egress = egress
-        scoped.virtual_services = self.virtual_services.within(egress)
-        scoped._destinations = None
-        return scoped
+    def of_view(self, view: View | None) -> "Catalog | None":
+        """The part that another world's catalog had as ``view``; None if there is no such Sidecar any more."""
+        if view is None:
+            return self
+        sidecar = self.sidecars.by_key.get(view.sidecar)
+        return self._seen(view, sidecar) if sidecar else None
+
+    def _seen(self, view: View, sidecar: Resource[SidecarSpec]) -> "Catalog":
+        if (known := self._views.get(view)) is None:
+            egress = Egress.of(sidecar, view.namespace)
+            if view.listener is not None:
+                egress = replace(egress, listeners=(view.listener,))
+            known = copy.copy(self)  # the indexes and what is remembered of endpoints are shared
+            known.view = view
+            known._egress = egress
+            known.virtual_services = self.virtual_services.within(egress)
+            known._destinations = None
+            self._views[view] = known
+        return known
 
     def sidecar(self) -> Resource[SidecarSpec] | None:
         """The Sidecar of the client; None for the catalog of the whole world, and without one."""
-        return self._sidecar
+        return self.sidecars.by_key[self.view.sidecar] if self.view else None
 
     def egress_listeners(self) -> tuple[EgressListener, ...]:
         return self._egress.listeners if self._egress else ()
@@ -113,7 +206,7 @@ class Catalog:
             return exact
         patterns = [
             pattern
-            for pattern in self._wildcards
+            for pattern in self._services.wildcards
             if covers(pattern, host) and self._visible(pattern, namespace, egress)
         ]
         found = most_specific(patterns, host)
@@ -121,13 +214,12 @@ class Catalog:
 
     def visible(self, namespace: str) -> list[Service]:
         """Every service clients of ``namespace`` may dial, one for each host, by host."""
-        found = (self._visible(host, namespace, self._egress) for host in sorted(self._by_host))
+        found = (self._visible(host, namespace, self._egress) for host in sorted(self._services.by_host))
         return [service for service in found if service is not None]
 
     def by_age(self, namespace: str) -> list[Service]:
         """The same, the oldest first; what is as old, by host."""
-        order = {service.origin: index for index, service in enumerate(self.services)}
-        return sorted(self.visible(namespace), key=lambda service: (order.get(service.origin, 0), service.host))
+        return sorted(self.visible(namespace), key=lambda service: (self._services.age(service), service.host))
 
     def served(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
         """The services that somebody declared of a workload with these labels: that select it, or that it names."""
@@ -137,7 +229,7 @@ class Catalog:
                 return selects(service.selector, labels)
             return service.kind is Kind.SERVICE and service.name == labels.get("app")
 
-        return [service for service in self._by_namespace.get(namespace, ()) if serves(service)]
+        return [service for service in self._services.declared_in(namespace) if serves(service)]
 
     def called(self, namespace: str) -> list[Service]:
         """Every service that requests of clients of ``namespace`` may go to: also those that only rules name."""
@@ -151,19 +243,13 @@ class Catalog:
     def _sent_to(self, namespace: str) -> frozenset[str]:
         """The hosts that imported VirtualServices send to, and the egress proxy."""
         if self._destinations is None:
-            named = [
-                self.qualify(host, rule.namespace)
-                for rule in self.virtual_services.all(namespace)
-                for host in destination_hosts(rule.spec)
-            ]
-            if (proxy := self.egress_proxy()) is not None:
-                named.append(proxy.host)
-            self._destinations = frozenset(named)
+            proxy = self.egress_proxy()
+            self._destinations = self.virtual_services.sent_to(namespace) | ({proxy.host} if proxy else set())
         return self._destinations
 
     def qualify(self, host: str, namespace: str) -> str:
         """The full name of a host that a rule of ``namespace`` names."""
-        return qualify(host, namespace, self.settings.cluster_domain, self._by_host)
+        return qualify(host, namespace, self.settings.cluster_domain, self._services.by_host)
 
     def resolve(self, name: str, namespace: str) -> tuple[str, Service | None] | None:
         """What a dialled host name means for a client: its qualified host and service, None when nothing knows it.
@@ -180,14 +266,26 @@ class Catalog:
         return None
 
     def endpoints(self, service: Service, port: ServicePort) -> tuple[ServiceEndpoint, ...]:
-        key = (service.host, service.namespace, service.resource_name, port.number)
+        key = service, port
         if (known := self._endpoints.get(key)) is None:
             known = self._endpoints[key] = self._sources.of(service, port)
         return known
 
+    def identities(self, service: Service, port: ServicePort) -> frozenset[str]:
+        """The SPIFFE IDs of its endpoints: mostly the same when these change, and then no cluster is another."""
+        return frozenset(str(one.identity) for one in self.endpoints(service, port) if one.identity is not None)
+
+    def mutual_tls(self, service: Service, port: ServicePort) -> Share:
+        """How many of its endpoints, unhealthy ones aside, serve mutual TLS: as rarely another as ``identities``."""
+        found = [one for one in self.endpoints(service, port) if one.health is not Health.UNHEALTHY]
+        able = [one for one in found if serves_mutual_tls(self.peer_authentications, one)]
+        if not able:
+            return Share.NONE
+        return Share.ALL if len(able) == len(found) else Share.SOME
+
     def _visible(self, host: str, namespace: str, egress: Egress | None) -> Service | None:
-        found = [service for service in self._by_host.get(host, ()) if service.visibility.allows(namespace)]
+        found = [service for service in self._services.by_host.get(host, ()) if service.visibility.allows(namespace)]
         if egress is not None:
             found = [one for service in found if (one := egress.service(service)) is not None]
-        # min is stable: services() yields the oldest first.
+        # min is stable: the oldest comes first.
         return min(found, key=lambda service: (service.namespace != namespace, service.kind.value), default=None)

@@ -1,20 +1,25 @@
 """Which DestinationRule applies to a service, for a client of a namespace, and how rules for one host join."""
 
-from collections.abc import Container, Iterable, Mapping
+import copy
+from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.discovery.changes import Replaced
+from proxyless.control_plane.discovery.groups import Groups
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
 from proxyless.control_plane.resources.destination_rule import (
     DestinationRuleSpec,
+    LocalityLoadBalancerSetting,
     PortTrafficPolicy,
     Subset,
     TrafficPolicy,
 )
-from proxyless.control_plane.resources.names import most_specific, qualify
-from proxyless.control_plane.resources.resource import Resource
-from proxyless.control_plane.world import World
+from proxyless.control_plane.resources.names import Known, covers, most_specific, qualify
+from proxyless.control_plane.resources.resource import Key, Resource
+from proxyless.control_plane.world import MeshSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +33,18 @@ class DestinationPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """host: qualified. names: the hosts whose being known or not decided how it was read. selector_keys: the labels of
+    clients that it selects by; priority_keys: those that failover compares. by_locality: whether it makes it matter
+    where a client runs.
+    """
+
     resource: Resource[Any]
     seen: Visibility
+    host: str
+    names: frozenset[str]
+    selector_keys: frozenset[str]
+    priority_keys: frozenset[str]
+    by_locality: bool
 
     @property
     def spec(self) -> DestinationRuleSpec:
@@ -41,39 +56,83 @@ class _Rule:
         return selector is None or selects(selector.match_labels, labels)
 
 
+def _read(resource: Resource[Any], domain: str, hosts: Container[str]) -> _Rule:
+    spec: DestinationRuleSpec = resource.spec
+    known = Known(hosts)
+    host = qualify(spec.host, resource.namespace, domain, known)
+    selector = spec.workload_selector.match_labels if spec.workload_selector else ()
+    policies = list(_policies(spec))
+    settings = [one.load_balancer.locality_lb_setting for one in policies if one.load_balancer is not None]
+    return _Rule(
+        resource,
+        visibility(spec.export_to, resource.namespace),
+        host,
+        frozenset(known.asked),
+        frozenset(selector),
+        frozenset(key for setting in settings if setting is not None for key in priority_keys(setting)),
+        any(one.outlier_detection is not None for one in policies) or any(one is not None for one in settings),
+    )
+
+
+def priority_keys(setting: LocalityLoadBalancerSetting) -> frozenset[str]:
+    """The labels that failoverPriority compares, which it may give values."""
+    return frozenset(one.partition("=")[0] for one in setting.failover_priority)
+
+
 class DestinationRules:
     """Every DestinationRule, indexed by namespace and host.
 
     Lookup order (Istio): the client's namespace, the service's, the root namespace; in each the most specific
     host. A rule with a workloadSelector acts on clients of its own namespace that it selects, before one without.
+
+    by_locality: whether some rule makes it matter where a client runs: by localityLbSetting, or by outlier detection,
+    which switches failover between localities on.
     """
 
-    def __init__(self, world: World, known: Container[str] = ()) -> None:
-        self._root = world.settings.root_namespace
-        self._rules: dict[str, dict[str, list[_Rule]]] = {}
-        for resource in world.of("DestinationRule"):
-            spec: DestinationRuleSpec = resource.spec
-            host = qualify(spec.host, resource.namespace, world.settings.cluster_domain, known)
-            rule = _Rule(resource, visibility(spec.export_to, resource.namespace))
-            self._rules.setdefault(resource.namespace, {}).setdefault(host, []).append(rule)
+    def __init__(self, settings: MeshSettings) -> None:
+        # Hosts, patterns among them, that have other rules than those that these were made from (``changed``).
+        self.touched: frozenset[str] = frozenset()
+        self._domain = settings.cluster_domain
+        self._root = settings.root_namespace
+        self._rules: dict[Key, _Rule] = {}
+        self._by_host: Groups[_Rule] = Groups(lambda rule: [(rule.resource.namespace, rule.host)], order=_age)
+        self._by_name: Groups[_Rule] = Groups(lambda rule: [(name,) for name in rule.names], order=_age)
+        self._wildcards: dict[str, list[str]] = {}
+        self.by_locality = False
+        # Labels of clients that rules select by, and those that failover compares.
+        self.label_keys: frozenset[str] = frozenset()
+        self.priority_keys: frozenset[str] = frozenset()
 
-    @property
-    def by_locality(self) -> bool:
-        """Whether some rule makes it matter where a client runs: by localityLbSetting, or by outlier detection, which
-        switches failover between localities on.
+    def changed(
+        self, replaced: Replaced[Resource[Any]], moved: AbstractSet[str], known: Container[str]
+    ) -> "DestinationRules":
+        """The same after a change, at the cost of what changed; itself if no rule is another.
+
+        moved: the hosts that came or went; known: those there are.
         """
-        policies = [
-            policy
-            for rules in self._rules.values()
-            for found in rules.values()
-            for rule in found
-            for policy in (rule.spec.traffic_policy, *(subset.traffic_policy for subset in rule.spec.subsets))
-            if policy is not None
-        ]
-        return any(
-            _about_localities(policy) or any(_about_localities(one) for one in policy.port_level_settings)
-            for policy in policies
-        )
+        doubtful = {rule.resource.key: rule.resource for name in moved for rule in self._by_name.get((name,))}
+        if not replaced and not doubtful:
+            return self
+        keys = {resource.key for resource in replaced.gone}
+        stay = [resource for key, resource in doubtful.items() if key not in keys]
+        gone = [self._rules[key] for key in (*keys, *(resource.key for resource in stay))]
+        came = [_read(resource, self._domain, known) for resource in (*stay, *replaced.came)]
+        result = copy.copy(self)
+        result._rules = {**self._rules}
+        for rule in gone:
+            del result._rules[rule.resource.key]
+        result._rules.update((rule.resource.key, rule) for rule in came)
+        result._by_host = self._by_host.changed(gone, came)
+        result._by_name = self._by_name.changed(gone, came)
+        result._wildcards = {}
+        for namespace, host in result._by_host:
+            if host.startswith("*"):
+                result._wildcards.setdefault(namespace, []).append(host)
+        result.touched = frozenset(host for _, host in result._by_host.touched)
+        result.by_locality = any(rule.by_locality for rule in result._rules.values())
+        result.label_keys = frozenset().union(*(rule.selector_keys for rule in result._rules.values()))
+        result.priority_keys = frozenset().union(*(rule.priority_keys for rule in result._rules.values()))
+        return result
 
     def of(
         self, host: str, service: Service | None, namespace: str, labels: Mapping[str, str]
@@ -81,20 +140,27 @@ class DestinationRules:
         """The joined rules for calls to ``host`` from a client of ``namespace`` with ``labels``, or None."""
         places = [namespace, *([service.namespace] if service else []), self._root]
         for place in dict.fromkeys(places):
-            by_host = self._rules.get(place, {})
+            patterns = [host, *(one for one in self._wildcards.get(place, ()) if covers(one, host))]
             usable = {
                 pattern: found
-                for pattern, rules in by_host.items()
-                if (found := _usable(rules, place, namespace, labels))
+                for pattern in patterns
+                if (found := _usable(self._by_host.get((place, pattern)), place, namespace, labels))
             }
             if (pattern := most_specific(usable, host)) is not None:
                 return _join(usable[pattern])
         return None
 
 
-def _about_localities(policy: TrafficPolicy | PortTrafficPolicy) -> bool:
-    balancer = policy.load_balancer
-    return policy.outlier_detection is not None or (balancer is not None and balancer.locality_lb_setting is not None)
+def _age(rule: _Rule) -> tuple[float, str, str]:
+    return rule.resource.age
+
+
+def _policies(spec: DestinationRuleSpec) -> Iterator[TrafficPolicy | PortTrafficPolicy]:
+    """Those of every level."""
+    for policy in (spec.traffic_policy, *(subset.traffic_policy for subset in spec.subsets)):
+        if policy is not None:
+            yield policy
+            yield from policy.port_level_settings
 
 
 def _usable(rules: Iterable[_Rule], place: str, namespace: str, labels: Mapping[str, str]) -> list[_Rule]:

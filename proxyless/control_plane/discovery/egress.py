@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.resources.names import canonical, covers
-from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.sidecar import (
     UNIX,
     IstioEgressListener,
@@ -116,11 +116,17 @@ class Sidecars:
         self._root = world.settings.root_namespace
         self._selecting: dict[str, list[Resource[Any]]] = {}
         self._defaults: dict[str, Resource[Any]] = {}
+        self.by_key: dict[Key, Resource[Any]] = {}
         for resource in world.of("Sidecar"):
+            self.by_key[resource.key] = resource
             if resource.spec.selector:
                 self._selecting.setdefault(resource.namespace, []).append(resource)
             else:
                 self._defaults.setdefault(resource.namespace, resource)
+        # Labels of clients that Sidecars select by.
+        self.label_keys = frozenset(
+            key for found in self._selecting.values() for one in found for key in one.spec.selector
+        )
 
     def of(self, namespace: str, labels: Mapping[str, str]) -> Resource[SidecarSpec] | None:
         for resource in self._selecting.get(namespace, ()):

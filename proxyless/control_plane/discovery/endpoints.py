@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from proxyless.control_plane.discovery.changes import Changes
+from proxyless.control_plane.discovery.groups import Bucket, Groups
 from proxyless.control_plane.discovery.localities import locality_of, parse_locality
 from proxyless.control_plane.discovery.service import (
     Kind,
@@ -16,7 +18,7 @@ from proxyless.control_plane.resources import service as k8s
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
-from proxyless.control_plane.world import World
+from proxyless.control_plane.world import MeshSettings
 from proxyless.model.cluster import Health, Locality
 from proxyless.model.errors import IdentityError
 from proxyless.model.spiffe import SpiffeId
@@ -50,28 +52,49 @@ def workload_port(port: ServicePort, ports: Mapping[str, int]) -> int | None:
 
 
 class EndpointSources:
-    """Indexes of everything that can be an endpoint, built once for a world."""
+    """Everything that can be an endpoint, by what it can be found by.
 
-    def __init__(self, world: World) -> None:
-        self._trust_domain = world.settings.trust_domain
-        # Each workload beside its labels: by namespace, by the service it names, and by each of its labels.
-        self._workloads: dict[str, list[tuple[Workload, dict[str, str]]]] = {}
-        self._named: dict[tuple[str, str], list[tuple[Workload, dict[str, str]]]] = {}
-        self._by_label: dict[tuple[str, str, str], list[tuple[Workload, dict[str, str]]]] = {}
-        for workload in sorted(world.workloads.values(), key=lambda workload: workload.id):
-            one = workload, workload_labels(workload)
-            self._workloads.setdefault(workload.namespace, []).append(one)
-            self._named.setdefault((workload.namespace, workload.service), []).append(one)
-            for key, value in one[1].items():
-                self._by_label.setdefault((workload.namespace, key, value), []).append(one)
-        self._slices: dict[tuple[str, str], list[Resource[Any]]] = {}
-        for resource in world.of("EndpointSlice"):
-            service = resource.labels.get(k8s.SERVICE_NAME_LABEL, "")
-            self._slices.setdefault((resource.namespace, service), []).append(resource)
-        self._entries: dict[str, list[Resource[Any]]] = {}
-        for resource in world.of("WorkloadEntry"):
-            self._entries.setdefault(resource.namespace, []).append(resource)
-        self._inline = {(r.namespace, r.name): r for r in world.of("ServiceEntry")}
+    touched: the buckets that differ from those of the sources it was made from (``changed``).
+    """
+
+    def __init__(self, settings: MeshSettings) -> None:
+        self.touched: frozenset[Bucket] = frozenset()
+        self._trust_domain = settings.trust_domain
+        self._workloads: Groups[Workload] = Groups(_workload_buckets, order=lambda one: one.id)
+        self._resources: Groups[Resource[Any]] = Groups(_resource_buckets, order=lambda one: one.age)
+
+    def changed(self, settings: MeshSettings, changes: Changes) -> "EndpointSources":
+        """The same after a change of the world, at the cost of what changed."""
+        resources = [changes.of(kind) for kind in ("EndpointSlice", "WorkloadEntry", "ServiceEntry")]
+        gone = [one for each in resources for one in each.gone]
+        came = [one for each in resources for one in each.came]
+        result = EndpointSources(settings)
+        result._workloads = self._workloads.changed(changes.workloads.gone, changes.workloads.came)
+        result._resources = self._resources.changed(gone, came)
+        result.touched = result._workloads.touched | result._resources.touched
+        return result
+
+    def naming(self, namespace: str, service: str) -> tuple[Workload, ...]:
+        """The workloads that say that they are this service, by id."""
+        return self._workloads.get(("named", namespace, service))
+
+    @staticmethod
+    def buckets(service: Service) -> tuple[Bucket, ...]:
+        """All that ``of`` looks at for this service."""
+        namespace = service.namespace
+        found: list[Bucket] = []
+        if service.kind is not Kind.SERVICE_ENTRY:
+            found.append(("named", namespace, service.name))
+        if service.kind is Kind.SERVICE:
+            found.append(("slices", namespace, service.name))
+        if service.kind is Kind.SERVICE_ENTRY:
+            found.append(("inline", namespace, service.resource_name))
+        if service.selector is not None:
+            found += [
+                _selected("workloads", namespace, service.selector),
+                _selected("entries", namespace, service.selector),
+            ]
+        return tuple(found)
 
     def of(self, service: Service, port: ServicePort) -> tuple[ServiceEndpoint, ...]:
         """The endpoints of one port, each address once (the first source that has it wins), in a fixed order."""
@@ -92,22 +115,24 @@ class EndpointSources:
             return
         yield from self._registered(service, port)
         if service.kind is Kind.SERVICE:
-            yield from _of_slices(self._slices.get((service.namespace, service.name), ()), port)
+            yield from _of_slices(self._resources.get(("slices", service.namespace, service.name)), port)
         if service.selector is not None:
-            yield from self._selected_entries(service, port)
+            yield from self._selected_entries(service.selector, service.namespace, port)
         if service.kind is Kind.SERVICE_ENTRY:
             yield from self._of_service_entry(service, port)
 
     def _registered(self, service: Service, port: ServicePort) -> Iterator[ServiceEndpoint]:
-        chosen: dict[str, tuple[Workload, dict[str, str]]] = {}
+        chosen: dict[str, Workload] = {}
         if service.kind is not Kind.SERVICE_ENTRY:
-            chosen = {one[0].id: one for one in self._named.get((service.namespace, service.name), ())}
+            chosen = {one.id: one for one in self.naming(service.namespace, service.name)}
         if service.selector is not None:
-            chosen |= {one[0].id: one for one in self._selected(service.namespace, service.selector)}
-        for _, (workload, labels) in sorted(chosen.items()):
+            candidates = self._workloads.get(_selected("workloads", service.namespace, service.selector))
+            chosen |= {one.id: one for one in candidates if selects(service.selector, workload_labels(one))}
+        for _, workload in sorted(chosen.items()):
             number = workload_port(port, workload.ports)
             if number is None:
                 continue
+            labels = workload_labels(workload)
             yield ServiceEndpoint(
                 address=workload.address,
                 port=number,
@@ -121,24 +146,19 @@ class EndpointSources:
                 mutual_tls=workload.mutual_tls,
             )
 
-    def _selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[tuple[Workload, dict[str, str]]]:
-        first = next(iter(selector.items()), None)
-        candidates = (
-            self._workloads.get(namespace, ()) if first is None else self._by_label.get((namespace, *first), ())
-        )
-        return (one for one in candidates if selects(selector, one[1]))
-
-    def _selected_entries(self, service: Service, port: ServicePort) -> Iterator[ServiceEndpoint]:
-        for resource in self._entries.get(service.namespace, ()):
-            labels = {**resource.labels, **resource.spec.labels}
-            if service.selector is not None and selects(service.selector, labels):
+    def _selected_entries(
+        self, selector: Mapping[str, str], namespace: str, port: ServicePort
+    ) -> Iterator[ServiceEndpoint]:
+        for resource in self._resources.get(_selected("entries", namespace, selector)):
+            labels = _entry_labels(resource)
+            if selects(selector, labels):
                 yield from self._of_entry(resource.spec, port, resource.namespace, labels, resource.name)
 
     def _of_service_entry(self, service: Service, port: ServicePort) -> Iterator[ServiceEndpoint]:
-        resource = self._inline.get((service.namespace, service.resource_name))
-        spec: ServiceEntrySpec | None = resource.spec if resource else None
-        if spec is None or service.selector is not None:
+        found = self._resources.get(("inline", service.namespace, service.resource_name))
+        if not found or service.selector is not None:
             return
+        spec: ServiceEntrySpec = found[0].spec
         for entry in spec.endpoints:
             yield from self._of_entry(entry, port, service.namespace, dict(entry.labels), service.resource_name)
         if not spec.endpoints and service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
@@ -173,6 +193,36 @@ class EndpointSources:
             return SpiffeId(self._trust_domain, namespace, service_account)
         except IdentityError:
             return None
+
+
+def _selected(what: str, namespace: str, selector: Mapping[str, str]) -> Bucket:
+    """Where to look for what a selector selects: its first label's bucket, or the namespace's if it has none."""
+    first = next(iter(selector.items()), None)
+    return (what, namespace) if first is None else (what, namespace, *first)
+
+
+def _workload_buckets(workload: Workload) -> Iterator[Bucket]:
+    namespace = workload.namespace
+    yield "workloads", namespace
+    yield from (("workloads", namespace, *label) for label in workload_labels(workload).items())
+    if workload.service:
+        yield "named", namespace, workload.service
+
+
+def _resource_buckets(resource: Resource[Any]) -> Iterator[Bucket]:
+    namespace = resource.namespace
+    match resource.kind:
+        case "EndpointSlice":
+            yield "slices", namespace, resource.labels.get(k8s.SERVICE_NAME_LABEL, "")
+        case "WorkloadEntry":
+            yield "entries", namespace
+            yield from (("entries", namespace, *label) for label in _entry_labels(resource).items())
+        case "ServiceEntry":
+            yield "inline", namespace, resource.name
+
+
+def _entry_labels(resource: Resource[Any]) -> dict[str, str]:
+    return {**resource.labels, **resource.spec.labels}
 
 
 def _of_slices(slices: Iterable[Resource[Any]], port: ServicePort) -> Iterator[ServiceEndpoint]:

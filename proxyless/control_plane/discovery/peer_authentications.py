@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proxyless.control_plane.discovery.service import selects
+from proxyless.control_plane.discovery.service import ServiceEndpoint, selects
 from proxyless.control_plane.resources.peer_authentication import MutualTLSMode, PeerAuthenticationSpec
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.world import World
@@ -36,6 +36,11 @@ class PeerAuthentications:
             else:
                 self._namespaces.setdefault(resource.namespace, resource)
 
+        # Labels of servers that policies select by.
+        self.label_keys = frozenset(
+            key for found in self._selecting.values() for one in found for key in one.spec.selector.match_labels
+        )
+
     def mode(self, namespace: str, labels: Mapping[str, str], port: int) -> MutualTls:
         """What the workload with ``labels`` in ``namespace`` asks of callers on its port ``port``."""
         workload = next(
@@ -62,3 +67,10 @@ class PeerAuthentications:
             if selects(resource.spec.selector.match_labels, labels):
                 return resource
         return self._namespaces.get(namespace) or self._mesh
+
+
+def serves_mutual_tls(policies: PeerAuthentications, endpoint: ServiceEndpoint) -> bool:
+    """It can terminate mutual TLS, and no PeerAuthentication switches that off."""
+    if not endpoint.mutual_tls or endpoint.identity is None:
+        return False
+    return policies.mode(endpoint.namespace, endpoint.labels, endpoint.port) is not MutualTls.DISABLE

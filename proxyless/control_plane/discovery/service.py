@@ -61,6 +61,10 @@ class Service:
     resource_name: str = ""
     prefer_close: bool = False
 
+    def __hash__(self) -> int:
+        """Of what tells services apart: a selector is a mapping, which has none."""
+        return hash((self.host, self.namespace, self.resource_name))
+
     def port(self, number: int) -> ServicePort | None:
         return next((port for port in self.ports if port.number == number), None)
 

@@ -1,15 +1,51 @@
 """Which VirtualService rules a host, for a client of a namespace."""
 
 import copy
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.discovery.changes import Replaced
 from proxyless.control_plane.discovery.egress import Egress
+from proxyless.control_plane.discovery.groups import Groups
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
-from proxyless.control_plane.resources.names import covers, most_specific, qualify
+from proxyless.control_plane.resources.names import Known, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, VirtualServiceSpec
-from proxyless.control_plane.world import World
+from proxyless.control_plane.world import MeshSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """hosts, destinations: qualified; no hosts for a delegate, and for what acts on gateways only. names: the hosts
+    whose being known or not decided how it was read. labels: of clients, which conditions look at.
+    """
+
+    resource: Resource[Any]
+    seen: Visibility
+    hosts: tuple[str, ...]
+    destinations: frozenset[str]
+    names: frozenset[str]
+    labels: frozenset[str]
+
+
+def _read(resource: Resource[Any], domain: str, hosts: Container[str]) -> _Rule:
+    spec: VirtualServiceSpec = resource.spec
+    known = Known(hosts)
+
+    def qualified(names: Iterable[str]) -> Iterator[str]:
+        return (qualify(name, resource.namespace, domain, known) for name in names)
+
+    in_mesh = not spec.gateways or MESH_GATEWAY in spec.gateways
+    return _Rule(
+        resource,
+        visibility(spec.export_to, resource.namespace),
+        tuple(dict.fromkeys(qualified(spec.hosts if in_mesh else ()))),
+        frozenset(qualified(_destination_hosts(spec))),
+        frozenset(known.asked),
+        frozenset(_source_labels(spec)),
+    )
 
 
 class VirtualServices:
@@ -20,88 +56,139 @@ class VirtualServices:
     merged (Istio does so for gateways only).
     """
 
-    def __init__(self, world: World, known: Container[str] = ()) -> None:
-        domain = world.settings.cluster_domain
-        self._by_host: dict[str, list[tuple[Visibility, Resource[Any]]]] = {}
-        self._delegates: dict[tuple[str, str], tuple[Visibility, Resource[Any]]] = {}
-        for resource in world.of("VirtualService"):
-            spec: VirtualServiceSpec = resource.spec
-            seen = visibility(spec.export_to, resource.namespace)
-            if not spec.hosts:
-                self._delegates[resource.namespace, resource.name] = (seen, resource)
-                continue
-            if spec.gateways and MESH_GATEWAY not in spec.gateways:
-                continue
-            for host in dict.fromkeys(qualify(host, resource.namespace, domain, known) for host in spec.hosts):
-                self._by_host.setdefault(host, []).append((seen, resource))
-        self._wildcards = [host for host in self._by_host if host.startswith("*")]
-        # Of a client with a Sidecar: the rules that it imports; None for all.
-        self._imported: frozenset[Key] | None = None
+    def __init__(self, settings: MeshSettings) -> None:
+        # Hosts, patterns among them, that have other rules than those that these were made from (``changed``).
+        self.touched: frozenset[str] = frozenset()
+        self._domain = settings.cluster_domain
+        self._rules: dict[Key, _Rule] = {}
+        self._by_host: Groups[_Rule] = Groups(lambda rule: [(host,) for host in rule.hosts], order=_age)
+        self._delegates: Groups[_Rule] = Groups(_delegate_buckets, order=_age)
+        self._by_name: Groups[_Rule] = Groups(lambda rule: [(name,) for name in rule.names], order=_age)
+        self._wildcards: tuple[str, ...] = ()
+        # Labels of clients that conditions look at.
+        self.label_keys: frozenset[str] = frozenset()
+        # What the clients of a Sidecar see, and what they were found to see of these rules; None for everything.
+        self._egress: Egress | None = None
+        self._imported: dict[Key, bool] = {}
+        self._sent_to: dict[str, frozenset[str]] = {}
+        self._views: dict[Egress, VirtualServices] = {}
+
+    def changed(
+        self, replaced: Replaced[Resource[Any]], moved: AbstractSet[str], known: Container[str]
+    ) -> "VirtualServices":
+        """The same after a change, at the cost of what changed; itself if no rule is another.
+
+        moved: the hosts that came or went; known: those there are.
+        """
+        doubtful = {rule.resource.key: rule.resource for name in moved for rule in self._by_name.get((name,))}
+        if not replaced and not doubtful:
+            return self
+        keys = {resource.key for resource in replaced.gone}
+        stay = [resource for key, resource in doubtful.items() if key not in keys]
+        gone = [self._rules[key] for key in (*keys, *(resource.key for resource in stay))]
+        came = [_read(resource, self._domain, known) for resource in (*stay, *replaced.came)]
+        result = copy.copy(self)
+        result._rules = {**self._rules}
+        for rule in gone:
+            del result._rules[rule.resource.key]
+        result._rules.update((rule.resource.key, rule) for rule in came)
+        result._by_host = self._by_host.changed(gone, came)
+        result._delegates = self._delegates.changed(gone, came)
+        result._by_name = self._by_name.changed(gone, came)
+        result._wildcards = tuple(host for (host,) in result._by_host if host.startswith("*"))
+        result.touched = frozenset(host for (host,) in result._by_host.touched)
+        result.label_keys = frozenset().union(*(rule.labels for rule in result._rules.values()))
+        result._imported, result._sent_to, result._views = {}, {}, {}
+        return result
 
     def within(self, egress: Egress) -> "VirtualServices":
         """Those that a Sidecar imports; a delegate comes with the rule that delegates to it."""
-        hosts: dict[Key, list[str]] = {}
-        for host, rules in self._by_host.items():
-            for _, resource in rules:
-                hosts.setdefault(resource.key, []).append(host)
-        found = copy.copy(self)
-        found._imported = frozenset(key for key, named in hosts.items() if egress.rule(key.namespace, named))
+        if (found := self._views.get(egress)) is None:
+            found = self._views[egress] = copy.copy(self)
+            found._egress, found._imported, found._sent_to = egress, {}, {}
         return found
 
-    def all(self, namespace: str) -> list[Resource[Any]]:
-        """Every rule that acts on some host for clients of ``namespace``, and the delegates of those."""
-        rules = {rule.key: rule for host in self._by_host if (rule := self._visible(host, namespace)) is not None}
+    def sent_to(self, namespace: str) -> frozenset[str]:
+        """The hosts that rules which act for clients of ``namespace`` send to, and their delegates."""
+        if (found := self._sent_to.get(namespace)) is None:
+            found = self._sent_to[namespace] = frozenset(
+                host for rule in self._acting(namespace) for host in rule.destinations
+            )
+        return found
+
+    def _acting(self, namespace: str) -> list[_Rule]:
+        rules = {
+            rule.resource.key: rule for (host,) in self._by_host if (rule := self._best(host, namespace)) is not None
+        }
         for rule in list(rules.values()):
-            for http in rule.spec.http:
+            for http in rule.resource.spec.http:
                 if http.delegate is not None:
-                    place = http.delegate.namespace or rule.namespace
-                    if (found := self.delegate(place, http.delegate.name, rule.namespace)) is not None:
-                        rules[found.key] = found
+                    place = http.delegate.namespace or rule.resource.namespace
+                    if (found := self.delegate(place, http.delegate.name, rule.resource.namespace)) is not None:
+                        rules[found.key] = self._rules[found.key]
         return list(rules.values())
 
     def hosts(self, namespace: str) -> list[str]:
         """Every host that a rule visible to ``namespace`` names, wildcards included."""
-        return sorted(host for host in self._by_host if self._visible(host, namespace) is not None)
+        return sorted(host for (host,) in self._by_host if self._best(host, namespace) is not None)
 
     def of(self, host: str, namespace: str) -> Resource[Any] | None:
         """The rule for requests to ``host`` (qualified) from ``namespace``, or None."""
-        if (exact := self._visible(host, namespace)) is not None:
-            return exact
-        patterns = [
-            pattern
-            for pattern in self._wildcards
-            if covers(pattern, host) and self._visible(pattern, namespace) is not None
-        ]
-        found = most_specific(patterns, host)
-        return self._visible(found, namespace) if found else None
+        best = self._best(host, namespace)
+        if best is None:
+            patterns = [
+                pattern
+                for pattern in self._wildcards
+                if covers(pattern, host) and self._best(pattern, namespace) is not None
+            ]
+            found = most_specific(patterns, host)
+            best = self._best(found, namespace) if found else None
+        return best.resource if best else None
 
     def about(self, host: str, namespace: str) -> list[Resource[Any]]:
         """Every rule with a host that overlaps with ``host``, the oldest first: L4 routes of all count (Istio)."""
-        keys: dict[Key, Resource[Any]] = {}
-        for pattern, rules in self._by_host.items():
-            if covers(pattern, host) or covers(host, pattern):
-                keys.update(
-                    (rule.key, rule) for seen, rule in rules if seen.allows(namespace) and self._is_imported(rule)
-                )
-        return sorted(keys.values(), key=lambda rule: (rule.created, rule.namespace, rule.name))
+        patterns = [host, *(one for one in self._wildcards if covers(one, host))]
+        if host.startswith("*"):
+            patterns += [one for (one,) in self._by_host if covers(host, one)]
+        keys = {
+            rule.resource.key: rule.resource
+            for pattern in patterns
+            for rule in self._by_host.get((pattern,))
+            if rule.seen.allows(namespace) and self._is_imported(rule)
+        }
+        return sorted(keys.values(), key=lambda resource: resource.age)
 
     def delegate(self, namespace: str, name: str, root_namespace: str) -> Resource[Any] | None:
         """A VirtualService without hosts, to which one in ``root_namespace`` hands a part of its routes."""
         found = self._delegates.get((namespace, name))
-        return found[1] if found and found[0].allows(root_namespace) else None
+        return found[0].resource if found and found[0].seen.allows(root_namespace) else None
 
-    def _visible(self, host: str, namespace: str) -> Resource[Any] | None:
-        rules = self._by_host.get(host, ())
-        usable = [(seen, rule) for seen, rule in rules if seen.allows(namespace) and self._is_imported(rule)]
+    def _best(self, host: str, namespace: str) -> _Rule | None:
+        usable = [
+            rule for rule in self._by_host.get((host,)) if rule.seen.allows(namespace) and self._is_imported(rule)
+        ]
         # min is stable: within a rank the oldest stays first.
-        best = min(usable, key=lambda one: one[0].rank(one[1].namespace, namespace), default=None)
-        return best[1] if best else None
+        return min(usable, key=lambda rule: rule.seen.rank(rule.resource.namespace, namespace), default=None)
 
-    def _is_imported(self, rule: Resource[Any]) -> bool:
-        return self._imported is None or rule.key in self._imported
+    def _is_imported(self, rule: _Rule) -> bool:
+        if self._egress is None:
+            return True
+        key = rule.resource.key
+        if (known := self._imported.get(key)) is None:
+            known = self._imported[key] = self._egress.rule(key.namespace, rule.hosts)
+        return known
 
 
-def destination_hosts(spec: VirtualServiceSpec) -> Iterator[str]:
+def _age(rule: _Rule) -> tuple[float, str, str]:
+    return rule.resource.age
+
+
+def _delegate_buckets(rule: _Rule) -> Iterator[tuple[str, str]]:
+    if not rule.resource.spec.hosts:
+        yield rule.resource.namespace, rule.resource.name
+
+
+def _destination_hosts(spec: VirtualServiceSpec) -> Iterator[str]:
     """Every host that a rule sends to, as written."""
     for http in spec.http:
         yield from (one.destination.host for one in http.route)
@@ -110,3 +197,8 @@ def destination_hosts(spec: VirtualServiceSpec) -> Iterator[str]:
             yield http.mirror.host
     for destinations in (*(tls.route for tls in spec.tls), *(tcp.route for tcp in spec.tcp)):
         yield from (one.destination.host for one in destinations)
+
+
+def _source_labels(spec: VirtualServiceSpec) -> Iterator[str]:
+    for routes in (spec.http, spec.tls, spec.tcp):
+        yield from (key for route in routes for match in route.match for key in match.source_labels)

@@ -72,6 +72,19 @@ def qualify(host: str, namespace: str, cluster_domain: str, known: Container[str
     return next((name for name in candidates(host, namespace, cluster_domain) if name in known), host)
 
 
+class Known:
+    """The hosts that there are, as ``qualify`` is given them. asked: the names whose being there or not mattered."""
+
+    def __init__(self, hosts: Container[str]) -> None:
+        self.asked: set[str] = set()
+        self._hosts = hosts
+
+    def __contains__(self, name: object) -> bool:
+        assert isinstance(name, str)
+        self.asked.add(name)
+        return name in self._hosts
+
+
 def candidates(name: str, namespace: str, cluster_domain: str) -> tuple[str, ...]:
     """What a name may mean for a caller in ``namespace``, best first, as a pod's DNS search path has it.
 

@@ -66,3 +66,8 @@ class Resource(Generic[Spec_co]):
     @property
     def kind(self) -> str:
         return self.key.kind
+
+    @property
+    def age(self) -> tuple[float, str, str]:
+        """To sort by where the older one counts: when it was made, then namespace and name."""
+        return self.created, self.namespace, self.name

@@ -4,16 +4,15 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from envoy.type.matcher.v3 import string_pb2
 
+from proxyless.control_plane.discovery.catalog import Share
 from proxyless.control_plane.discovery.endpoints import TLS_MODE_LABEL
 from proxyless.control_plane.discovery.service import Resolution, Service
 from proxyless.control_plane.resources.destination_rule import ClientTLSSettings, TLSMode
 from proxyless.control_plane.translate import tls
 from proxyless.control_plane.translate.client import ClientKind
 from proxyless.control_plane.translate.cluster_build import ClusterBuild
-from proxyless.control_plane.translate.endpoints import serves_mutual_tls
 from proxyless.control_plane.translate.forward_proxy import is_by_host_header
 from proxyless.control_plane.translate.metadata import struct
-from proxyless.model.cluster import Health
 
 
 def apply_tls(cluster: cluster_pb2.Cluster, build: ClusterBuild, options: HttpProtocolOptions | None) -> str | None:
@@ -97,19 +96,16 @@ def _automatic_grpc(cluster: cluster_pb2.Cluster, build: ClusterBuild, san: list
     A gRPC client refuses a cluster that names a certificate provider its bootstrap does not have, so it must have said
     that it has one: with the label by which Istio knows a gRPC server that does.
     """
-    endpoints = build.catalog.endpoints(build.service, build.port)
-    found = [one for one in endpoints if one.health is not Health.UNHEALTHY]
-    able = [one for one in found if serves_mutual_tls(build.catalog, one)]
-    if able and build.scope.label_map.get(TLS_MODE_LABEL) != "istio":
+    able = build.catalog.mutual_tls(build.service, build.port)
+    if able is not Share.NONE and build.scope.label_map.get(TLS_MODE_LABEL) != "istio":
         build.notes.add(
             f"{build.name}: sent as plaintext; for mutual TLS the client needs a certificate provider 'default' in "
             f"its bootstrap and the label {TLS_MODE_LABEL}: istio in its node's LABELS"
         )
-    elif found and len(able) == len(found):
+    elif able is Share.ALL:
         cluster.transport_socket.CopyFrom(tls.mutual(build.kind, san))
-    elif able:
-        without = len(found) - len(able)
-        build.notes.add(f"{build.name}: sent as plaintext, {without} of {len(found)} endpoints have no mutual TLS")
+    elif able is Share.SOME:
+        build.notes.add(f"{build.name}: sent as plaintext, some of its endpoints have no mutual TLS")
 
 
 def _identities(build: ClusterBuild) -> list[string_pb2.StringMatcher]:
@@ -117,9 +113,7 @@ def _identities(build: ClusterBuild) -> list[string_pb2.StringMatcher]:
 
     While it has none, only its namespace is known: an empty list would accept everybody.
     """
-    endpoints = build.catalog.endpoints(build.service, build.port)
-    found = {str(one.identity) for one in endpoints if one.identity is not None}
-    found.update(build.service.subject_alt_names)
+    found = {*build.catalog.identities(build.service, build.port), *build.service.subject_alt_names}
     if found:
         return [tls.exactly(one) for one in sorted(found)]
     trust_domain = build.catalog.settings.trust_domain

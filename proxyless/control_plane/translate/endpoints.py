@@ -7,6 +7,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.discovery.peer_authentications import serves_mutual_tls
 from proxyless.control_plane.discovery.service import ServiceEndpoint, selects
 from proxyless.control_plane.resources.names import is_ip
 from proxyless.control_plane.translate import tls
@@ -17,7 +18,6 @@ from proxyless.control_plane.translate.locality_lb import arrange, by_locality, 
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, TRANSPORT_SOCKET_MATCH, struct
 from proxyless.control_plane.translate.traffic_policy import cluster_policy
 from proxyless.model.cluster import Health
-from proxyless.model.inbound import MutualTls
 
 _HEALTH = {
     Health.HEALTHY: health_check_pb2.HEALTHY,
@@ -65,14 +65,6 @@ def members(catalog: Catalog, scope: Scope, name: ClusterName) -> list[ServiceEn
     return [endpoint for endpoint in found if selects(subset.labels, endpoint.labels)]
 
 
-def serves_mutual_tls(catalog: Catalog, endpoint: ServiceEndpoint) -> bool:
-    """It can terminate mutual TLS, and no PeerAuthentication switches that off."""
-    if not endpoint.mutual_tls or endpoint.identity is None:
-        return False
-    mode = catalog.peer_authentications.mode(endpoint.namespace, endpoint.labels, endpoint.port)
-    return mode is not MutualTls.DISABLE
-
-
 def assignment(
     catalog: Catalog, scope: Scope, name: ClusterName, endpoints: Iterable[ServiceEndpoint]
 ) -> endpoint_pb2.ClusterLoadAssignment:
@@ -113,7 +105,7 @@ def _lb_endpoint(catalog: Catalog, scope: Scope, endpoint: ServiceEndpoint) -> e
         known = {key: value for key, value in known.items() if value}
         if known:
             metadata.filter_metadata[PROXYLESS].CopyFrom(struct(known))
-    if serves_mutual_tls(catalog, endpoint):
+    if serves_mutual_tls(catalog.peer_authentications, endpoint):
         metadata.filter_metadata[TRANSPORT_SOCKET_MATCH].CopyFrom(struct(tls.TLS_MODE))
     result = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(

@@ -9,28 +9,36 @@ from google.protobuf.message import Message
 
 @dataclass(frozen=True, slots=True)
 class GeneratedResource:
-    """version: a hash of the content. notes: what the configuration asks for and this client was not sent, and why.
+    """body: the message, serialised. version: a hash of it. notes: what the configuration asks for and this client was
+    not sent, and why.
 
     stand_in: it only tells a client that there is no such thing, so that it does not wait for it.
     """
 
-    any: Any
+    type_url: str
+    body: bytes
     version: str
     notes: tuple[str, ...] = ()
     stand_in: bool = False
 
+    @property
+    def any(self) -> Any:
+        return Any(type_url=self.type_url, value=self.body)
+
 
 def pack(message: Message) -> Any:
     """An Any with deterministic bytes (``Any.Pack`` leaves the order of map entries open)."""
-    return Any(
-        type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}",
-        value=message.SerializeToString(deterministic=True),
-    )
+    return Any(type_url=_type_url(message), value=message.SerializeToString(deterministic=True))
+
+
+def _type_url(message: Message) -> str:
+    return f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
 
 
 def generated(message: Message, notes: "Notes") -> GeneratedResource:
-    packed = pack(message)
-    return GeneratedResource(packed, hashlib.sha256(packed.value).hexdigest()[:16], notes.all, notes.stand_in)
+    body = message.SerializeToString(deterministic=True)
+    version = hashlib.sha256(body).hexdigest()[:16]
+    return GeneratedResource(_type_url(message), body, version, notes.all, notes.stand_in)
 
 
 class Notes:

@@ -1,6 +1,8 @@
 """The whole control plane as one function: a world and a client in, xDS resources out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import cached_property
 
 from envoy.config.route.v3 import route_pb2
@@ -23,13 +25,18 @@ from proxyless.control_plane.translate.ingress_listeners import (
     ingress_names,
 )
 from proxyless.control_plane.translate.listener import outbound_listener
+from proxyless.control_plane.translate.memory import Memory
 from proxyless.control_plane.translate.reachability import Target, targets
 from proxyless.control_plane.translate.route_configuration import route_configuration
 from proxyless.control_plane.translate.sidecar import sidecar_listener
+from proxyless.control_plane.translate.sidecar_ports import inbound_cluster
 from proxyless.control_plane.translate.sources import Sources
+from proxyless.control_plane.translate.witness import witness
 from proxyless.control_plane.world import World
 
 _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
+# Type, who asks, and the name; ``*`` stands for the names of all of that type.
+_Key = tuple[str, Scope, str]
 
 
 def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
@@ -53,6 +60,27 @@ def _routes(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message 
     return routes or route_configuration(catalog, scope, name, notes)
 
 
+def _all_clusters(catalog: Catalog, scope: Scope, routes: bytes) -> Iterator[str]:
+    """The names of all clusters of an Envoy. routes: its ``http_proxy``, serialised."""
+    yield PASSTHROUGH
+    yield BLACK_HOLE
+    for service in catalog.called(scope.namespace):
+        rules = catalog.destination_rules.of(service.host, service, scope.namespace, scope.label_map)
+        subsets = ("", *(rules.subsets if rules else ()))
+        for port in service.ports:
+            if port.protocol is PortProtocol.UDP:
+                continue
+            for subset in subsets:
+                yield str(ClusterName(port.number, subset, service.host))
+    # Rules may send to a host that only a wildcard declares.
+    for name in http_proxy.clusters(route_pb2.RouteConfiguration.FromString(routes)):
+        parsed = ClusterName.parse(name)
+        declared = catalog.service(parsed.host, scope.namespace) if parsed else None
+        if parsed is not None and declared is not None and declared.host != parsed.host:
+            yield name
+    yield from ingress_cluster_names(catalog)
+
+
 _GENERATORS: dict[str, _Generator] = {
     type_urls.LISTENER: _listener,
     type_urls.ROUTE: _routes,
@@ -63,97 +91,126 @@ _GENERATORS: dict[str, _Generator] = {
 _BY_LOCALITY = (type_urls.CLUSTER, type_urls.ENDPOINT)
 # A subscription to everything (xDS protocol, "How the client specifies what resources to return").
 WILDCARD = "*"
-# A stream may ask for any name; what is remembered of the answers is bounded.
+# A stream may ask for any name; what is remembered of the answers is bounded. Beyond it a change concerns everybody.
 _MAX_REMEMBERED = 60_000
 
 
 class Translator:
-    """Resources of one world. Safe to use from several threads; results are remembered by all that they depend on.
+    """Resources of one world: a function of the world and the client, whatever happened before.
 
-    A generator is given the catalog of this world, a Scope and a name: those are its cache key, so nothing else about a
-    client can leak into a resource that another client shares.
+    A generator is given the catalog of this world, a Scope and a name. Results are remembered by the latter two and by
+    all that the generator asked the catalog and was answered, so nothing else about a client can leak into a resource
+    that another client shares, and a result outlives a change of the world exactly if it is the same in the new one.
+
+    after: the translator of the world before this one; what it remembers is taken from it. changed: type and name of
+    every resource that may differ from what that one gave to the same client (``*``: the list of all), None when that
+    cannot be said. Belongs to one thread.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, after: "Translator | None" = None) -> None:
         self.world = world
-        self.catalog = Catalog(world)
-        self._remembered: dict[tuple[str, Scope, str], GeneratedResource | None] = {}
+        self.catalog: Catalog = Catalog(world, after.catalog if after else None)
+        self.changed: AbstractSet[tuple[str, str]] | None = None
+        # The labels that scopes have; those of local ones (None: there are none).
+        self._label_keys = self.catalog.label_keys
+        self._local_keys = self._label_keys | self.catalog.priority_keys if self.catalog.locality_aware else None
+        self._memory = _new_memory()
+        if after is None or self.catalog.touched is None:
+            return
+        self._memory, after._memory = after._memory, _new_memory()
+        complete = self._memory.complete and self._label_keys == after._label_keys
+        complete = complete and self._local_keys == after._local_keys
+        stale = self._memory.revise(self.catalog)
+        self.changed = {(type_url, name) for type_url, _, name in stale} if complete else None
 
     def resources(self, client: Client, type_url: str, names: Iterable[str]) -> dict[str, GeneratedResource]:
         """The resources of a type that ``names`` ask for; one that does not exist for this client is absent.
 
-        No names, or ``*`` among them, asks for everything: an Envoy gets every cluster, and the listeners of its own
+        ``*`` among them asks for everything: an Envoy gets every cluster, and the listeners of its own
         ports. Library clients ask for what they use, and get nothing else. An unknown type has no resources.
         """
         generate = _GENERATORS.get(type_url)
         if generate is None:
             return {}
-        scope = client.scope
+        scope = self._scope(client)
         asked = list(dict.fromkeys(names))
-        if (not asked or WILDCARD in asked) and scope.kind is ClientKind.ENVOY:
+        if WILDCARD in asked and scope.kind is ClientKind.ENVOY:
             everything: Iterable[str] = ()
             if type_url == type_urls.CLUSTER:
-                ingress = ingress_cluster_names(self._seen_by(scope))
-                everything = (*self._all_clusters(scope), *client.ports.clusters, *ingress)
+                everything = (*self._all(type_url, scope), *client.ports.clusters)
             elif type_url == type_urls.LISTENER:
-                seen = self._seen_by(scope)
-                everything = (*client.ports.listeners, *egress_names(seen), *ingress_names(seen))
+                everything = (*client.ports.listeners, *self._all(type_url, scope))
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
-        if type_url in _BY_LOCALITY and self.catalog.locality_aware:
-            scope = client.local_scope
+        if type_url in _BY_LOCALITY:
+            scope = self._scope(client, local=True)
         found: dict[str, GeneratedResource] = {}
         for name in asked:
-            resource = self._resource(generate, type_url, scope, name)
+            # The workload's own cluster may depend on any label, by which services select it.
+            own = type_url == type_urls.CLUSTER and inbound_cluster(name) is not None
+            resource = self._resource(generate, type_url, client.scope if own else scope, name)
             if resource is not None:
                 found[name] = resource
         return found
 
     def targets(self, client: Client) -> tuple[Target, ...]:
         """Everything the client can dial by a name of its own, by host and port."""
-        return tuple(targets(self._seen_by(client.scope), client.scope))
-
-    def _seen_by(self, scope: Scope) -> Catalog:
-        return self.catalog.of_client(scope.namespace, scope.label_map)
+        scope = self._scope(client)
+        return tuple(targets(self.catalog.of_client(scope.namespace, scope.label_map), scope))
 
     def sources(self, client: Client, type_url: str, name: str, body: bytes) -> Mapping[Key, bytes]:
         """Which configuration resources such a resource was made from, each with a digest of what it made of it."""
-        return self._sources.of(client.scope, type_url, name, body)
+        return self._sources.of(self._scope(client), type_url, name, body)
 
     @cached_property
     def _sources(self) -> Sources:
         return Sources(self.catalog)
 
+    def _scope(self, client: Client, *, local: bool = False) -> Scope:
+        """Without the labels that nothing looks at: clients that differ in those only share everything.
+
+        local: with where the client is, if that matters.
+        """
+        keys = self._local_keys if local else None
+        scope = client.scope if keys is None else client.local_scope
+        keys = self._label_keys if keys is None else keys
+        return replace(scope, labels=tuple((key, value) for key, value in scope.labels if key in keys))
+
     def _resource(self, generate: _Generator, type_url: str, scope: Scope, name: str) -> GeneratedResource | None:
         key = (type_url, scope, name)
-        if key in self._remembered:
-            return self._remembered[key]
-        notes = Notes()
-        message = generate(self._seen_by(scope), scope, name, notes)
-        resource = None if message is None else generated(message, notes)
-        if len(self._remembered) < _MAX_REMEMBERED:
-            self._remembered[key] = resource
-        return resource
+        if key not in self._memory:
+            catalog, asked = witness(self.catalog, scope.namespace, scope.label_map)
+            notes = Notes()
+            try:
+                message = generate(catalog, scope, name, notes)
+            except Exception:
+                # What is not remembered cannot be seen to change.
+                self._memory.complete = False
+                raise
+            made = None if message is None else generated(message, notes)
+            self._memory.keep(key, made, asked, domain=self.world.settings.cluster_domain)
+            return made
+        remembered = self._memory[key]
+        assert not isinstance(remembered, tuple)
+        return remembered
 
-    def _all_clusters(self, scope: Scope) -> Iterator[str]:
-        yield PASSTHROUGH
-        yield BLACK_HOLE
-        catalog = self._seen_by(scope)
-        for service in catalog.called(scope.namespace):
-            rules = catalog.destination_rules.of(service.host, service, scope.namespace, scope.label_map)
-            subsets = ("", *(rules.subsets if rules else ()))
-            for port in service.ports:
-                if port.protocol is PortProtocol.UDP:
-                    continue
-                for subset in subsets:
-                    yield str(ClusterName(port.number, subset, service.host))
-        # Rules may send to a host that only a wildcard declares.
-        for name in self._routed_to(scope):
-            parsed = ClusterName.parse(name)
-            declared = catalog.service(parsed.host, scope.namespace) if parsed else None
-            if parsed is not None and declared is not None and declared.host != parsed.host:
-                yield name
+    def _all(self, type_url: str, scope: Scope) -> tuple[str, ...]:
+        """The names of everything of a type that any Envoy of this scope has."""
+        key = (type_url, scope, WILDCARD)
+        if key not in self._memory:
+            catalog, asked = witness(self.catalog, scope.namespace, scope.label_map)
+            also: list[_Key] = []
+            if type_url == type_urls.CLUSTER:
+                routes = self._resource(_routes, type_urls.ROUTE, scope, http_proxy.NAME)
+                found = tuple(_all_clusters(catalog, scope, routes.body if routes else b""))
+                also.append((type_urls.ROUTE, scope, http_proxy.NAME))
+            else:
+                found = (*egress_names(catalog), *ingress_names(catalog))
+            self._memory.keep(key, found, asked, domain=self.world.settings.cluster_domain, also=also)
+            return found
+        names = self._memory[key]
+        assert isinstance(names, tuple)
+        return names
 
-    def _routed_to(self, scope: Scope) -> Iterator[str]:
-        routes = self._resource(_routes, type_urls.ROUTE, scope, http_proxy.NAME)
-        if routes is not None:
-            yield from http_proxy.clusters(route_pb2.RouteConfiguration.FromString(routes.any.value))
+
+def _new_memory() -> Memory[_Key, GeneratedResource | tuple[str, ...] | None]:
+    return Memory(_MAX_REMEMBERED)

@@ -1,0 +1,77 @@
+"""Results that are kept from world to world, each with the questions that were asked to make it."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.discovery.topics import Topic, topics
+from proxyless.control_plane.translate.witness import Asked, Question
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Known(Generic[Key]):
+    asked: Asked
+    topics: tuple[Topic, ...]
+    users: set[Key] = field(default_factory=set)
+
+
+class Memory(Generic[Key, Result]):
+    """Bounded: the oldest results are forgotten. complete: whether none was since the last ``revise``."""
+
+    def __init__(self, limit: int) -> None:
+        self.complete = True
+        self._limit = limit
+        self._results: dict[Key, tuple[Result, tuple[Question, ...]]] = {}
+        self._questions: dict[Question, _Known[Key]] = {}
+        self._about: dict[Topic, set[Question]] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._results
+
+    def __getitem__(self, key: Key) -> Result:
+        return self._results[key][0]
+
+    def keep(
+        self, key: Key, result: Result, asked: Mapping[Question, Asked], *, domain: str, also: Iterable[Key] = ()
+    ) -> None:
+        """also: other results that went into this one."""
+        known = {question: self._questions[question].asked for other in also for question in self._results[other][1]}
+        while len(self._results) >= self._limit:
+            self._forget(next(iter(self._results)))
+            self.complete = False
+        known.update(asked)
+        self._results[key] = result, tuple(known)
+        for question, one in known.items():
+            if (entry := self._questions.get(question)) is None:
+                about = topics(one.part, one.name, one.arguments, domain, scoped=one.view is not None)
+                entry = self._questions[question] = _Known(one, about)
+                for topic in about:
+                    self._about.setdefault(topic, set()).add(question)
+            entry.users.add(key)
+
+    def revise(self, catalog: Catalog) -> set[Key]:
+        """Forget what would be made otherwise from this catalog, the next one; what that is."""
+        self.complete = True
+        doubtful = {question for topic in catalog.touched or () for question in self._about.get(topic, ())}
+        wrong = [known for question in doubtful if not (known := self._questions[question]).asked.still_holds(catalog)]
+        stale = {key for known in wrong for key in known.users}
+        for key in stale:
+            self._forget(key)
+        return stale
+
+    def _forget(self, key: Key) -> None:
+        _, questions = self._results.pop(key)
+        for question in questions:
+            known = self._questions[question]
+            known.users.discard(key)
+            if not known.users:
+                del self._questions[question]
+                for topic in known.topics:
+                    others = self._about[topic]
+                    others.discard(question)
+                    if not others:
+                        del self._about[topic]
