@@ -1,0 +1,171 @@
+"""A translator that comes after others gives what one made from scratch gives, and says what may have changed."""
+
+from dataclasses import replace
+from typing import Any
+
+from changing_world import CLIENTS, NAMES, PIECES, ChangingWorld
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from translate_world import world
+
+from proxyless.control_plane import type_urls
+from proxyless.control_plane.translate.client import ClientKind
+from proxyless.control_plane.translate.translator import Translator
+
+# Which piece, whether it goes, its age, and whether the world is published after this change.
+Change = tuple[int, bool, int, bool]
+_CHANGE = st.tuples(
+    st.integers(0, len(PIECES) - 1), st.sampled_from([False, False, True]), st.integers(0, 1), st.booleans()
+)
+# The clients that ask after it.
+_STEP = st.tuples(st.lists(_CHANGE, min_size=1, max_size=4), st.sets(st.integers(0, len(CLIENTS) - 1), max_size=2))
+
+Given = dict[tuple[str, str], tuple[str, bytes, Any, bool]]
+
+
+def given_to(translator: Translator, number: int) -> Given:
+    """All that a client gets, by type and name."""
+    return {
+        (type_url, name): (resource.version, resource.body, resource.notes, resource.stand_in)
+        for type_url, names in NAMES.items()
+        for name, resource in translator.resources(CLIENTS[number], type_url, names).items()
+    }
+
+
+def from_scratch(translator: Translator) -> Translator:
+    """One that knows nothing of the worlds before, and leaves out no label of a client."""
+    scratch = Translator(translator.world)
+    scratch._label_keys = frozenset(label for client in CLIENTS for label in client.labels)
+    return scratch
+
+
+def explained(type_url: str, name: str, number: int, changed: Any) -> bool:
+    """Whether a difference was announced: by its name, or as one of all."""
+    wildcard = CLIENTS[number].kind is ClientKind.ENVOY and (type_url, "*") in changed
+    return (type_url, name) in changed or wildcard
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, len(PIECES) - 1), max_size=len(PIECES)),
+    st.lists(_STEP, min_size=1, max_size=8),
+)
+def test_after_any_changes_it_gives_what_one_from_scratch_gives(
+    start: list[int], steps: list[tuple[list[Change], set[int]]]
+) -> None:
+    changing = ChangingWorld()
+    for piece in start:
+        changing.change(PIECES[piece], remove=False, created=0)
+    translator = Translator(changing.next())
+    # What each client was given last, and what was announced since then.
+    last: dict[int, tuple[Given, set[tuple[str, str]] | None]] = {}
+    for changes, asking in [*steps, ([], set(range(len(CLIENTS))))]:
+        for piece, remove, created, publish in changes:
+            changing.change(PIECES[piece], remove=remove, created=created)
+            if publish:
+                translator = after(changing, translator, last)
+        translator = after(changing, translator, last)
+        scratch = from_scratch(translator)
+        for number in sorted(asking):
+            found = given_to(translator, number)
+            assert found == given_to(scratch, number)
+            before, announced = last.get(number, ({}, None))
+            if announced is not None:
+                differing = {key for key in before.keys() | found.keys() if before.get(key) != found.get(key)}
+                assert not {key for key in differing if not explained(*key, number, announced)}
+            last[number] = found, set()
+
+
+def after(
+    changing: ChangingWorld, before: Translator, last: dict[int, tuple[Given, set[tuple[str, str]] | None]]
+) -> Translator:
+    translator = Translator(changing.next(), before)
+    for number, (found, announced) in last.items():
+        last[number] = (
+            found,
+            None if announced is None or translator.changed is None else announced | translator.changed,
+        )
+    return translator
+
+
+def test_a_change_of_endpoints_concerns_only_what_has_them() -> None:
+    changing = ChangingWorld()
+    for piece in PIECES:
+        if not hasattr(piece, "outbound_allow_any"):
+            changing.change(piece, remove=False, created=0)
+    first = Translator(changing.next())
+    for number in range(len(CLIENTS)):
+        given_to(first, number)
+    changing.workloads["9"] = replace(changing.workloads["3"], id="9", address="10.9.9.9")
+    second = Translator(changing.next(), first)
+    assert second.changed is not None
+    assert {name for type_url, name in second.changed if type_url == type_urls.ENDPOINT} == {
+        "outbound|80||reviews.b.svc.cluster.local",
+        "outbound|80|v1|reviews.b.svc.cluster.local",
+        "outbound|8080||reviews.b.svc.cluster.local",
+        # It selects the same workloads.
+        "outbound|80||x.example.com",
+    }
+    assert {type_url for type_url, _ in second.changed} <= {type_urls.ENDPOINT, type_urls.CLUSTER}
+
+
+def test_an_unchanged_world_changes_nothing() -> None:
+    changing = ChangingWorld()
+    for piece in PIECES[:-2]:
+        changing.change(piece, remove=False, created=0)
+    first = Translator(changing.next())
+    for number in range(len(CLIENTS)):
+        given_to(first, number)
+    second = Translator(changing.next(), first)
+    assert second.changed == set()
+    assert given_to(second, 0) == given_to(first, 0)
+
+
+LATER = """
+apiVersion: v1
+kind: Service
+metadata: {name: later, namespace: b}
+spec: {ports: [{name: http, port: 80}]}
+"""
+EARLIER = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: a}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: to, namespace: a}
+spec: {hosts: [reviews], http: [{route: [{destination: {host: later.b}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: of, namespace: a}
+spec: {hosts: [later.b], http: [{timeout: 3s, route: [{destination: {host: reviews}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: of, namespace: b}
+spec: {host: later.b, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
+"""
+LATER_HOST = "later.b.svc.cluster.local"
+
+
+def test_a_short_name_means_a_service_once_there_is_one() -> None:
+    earlier = world(EARLIER)
+    added = world(LATER)
+    names = {
+        type_urls.ROUTE: ["reviews.a.svc.cluster.local:80", f"{LATER_HOST}:80"],
+        type_urls.CLUSTER: [f"outbound|80||{LATER_HOST}"],
+    }
+
+    def found(translator: Translator) -> Any:
+        return [translator.resources(CLIENTS[0], type_url, asked) for type_url, asked in names.items()]
+
+    first = Translator(earlier)
+    before = found(first)
+    second = Translator(replace(earlier, resources={**earlier.resources, **added.resources}, generation=1), first)
+    after_all = found(second)
+    assert after_all == found(from_scratch(second)) != before
+    third = Translator(replace(earlier, generation=2), second)
+    assert found(third) == before
