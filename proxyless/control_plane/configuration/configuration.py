@@ -14,7 +14,7 @@ from proxyless.control_plane.configuration.files import MOVE_SECONDS, Files, adv
 from proxyless.control_plane.configuration.scan import Seen, check_paths, scan
 from proxyless.control_plane.resources.problem import Level, Problem, has_error
 from proxyless.control_plane.resources.resource import Key, Resource
-from proxyless.control_plane.resources.validation.references import check_references
+from proxyless.control_plane.resources.validation.references import References
 from proxyless.control_plane.store.store import Store
 from proxyless.model.errors import ConfigurationError
 
@@ -47,7 +47,7 @@ class Configuration:
         self._store = store
         self._on_change = on_change
         self._hosts = hosts
-        self._cluster_domain = cluster_domain
+        self._references = References(cluster_domain)
         self._seen: Mapping[str, Seen] = {}
         self._files = Files()
         self._held: dict[Key, Held] = {}
@@ -70,7 +70,7 @@ class Configuration:
                 problems.append(Problem("ShadowedByFile", Level.WARNING, message, *key, file=API))
             else:
                 problems += held.problems
-        problems += check_references(self._resources, self._hosts(), self._cluster_domain)
+        problems += self._references.problems(self._resources, self._hosts())
         order = {Level.ERROR: 0, Level.WARNING: 1, Level.INFO: 2}
         return sorted(dict.fromkeys(problems), key=lambda each: (order[each.level], each.file, each.line, each.name))
 
@@ -134,9 +134,7 @@ class Configuration:
         )
         # As written: whoever applies it is told the lines of the text at hand, which nobody has afterwards.
         after = {**self._resources, **written}
-        problems += [
-            problem for problem in check_references(after, self._hosts(), self._cluster_domain) if problem.key in puts
-        ]
+        problems += [problem for problem in self._references.problems(after, self._hosts()) if problem.key in puts]
         if has_error(problems):
             return Applied({}, tuple(problems))
         changes = {key: self._change(key, held) for key, held in puts.items()}
