@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from proxyless.control_plane.ads.debounce import Debounce
 from proxyless.control_plane.ads.server import AdsServer
 from proxyless.control_plane.api.app import application
 from proxyless.control_plane.api.backend import Backend
@@ -116,9 +117,10 @@ class ControlPlane:
         self._ready = False
         if hasattr(self, "_xds"):
             self._xds.health.set(serving=False)
-        if hasattr(self, "_registry"):
+        if hasattr(self, "_refresh"):
             self._registry.freeze()
             self._ads.stop()
+            self._refresh.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -144,17 +146,19 @@ class ControlPlane:
     def _load(self) -> None:
         """Read configuration and registry; the first world is published when both are there, and not before."""
         self._ads = AdsServer(Translator, read_node)
-        self._worlds = WorldKeeper(MeshSettings(trust_domain=self.options.trust_domain), self._ads.publish)
+        self._registry = Registry(self._store, self._registered)
+        self._registry.restore(self._store.load().workloads)
+        settings = MeshSettings(trust_domain=self.options.trust_domain)
+        self._worlds = WorldKeeper(settings, lambda: self._registry.workloads, self._announce)
         self._configuration = Configuration(
             self.options.config_paths,
             self._store,
             self._configured,
             hosts=self._worlds.implied_hosts,
-            cluster_domain=self._worlds.current.settings.cluster_domain,
+            cluster_domain=settings.cluster_domain,
         )
-        self._registry = Registry(self._store, self._registered)
-        self._registry.restore(self._store.load().workloads)
-        self._worlds.restored(self._registry.workloads)
+        # Whether a host exists may depend on who is running.
+        self._refresh = Debounce(self._configuration.refresh)
         self._configuration.load()
 
     async def _serve_xds(self) -> None:
@@ -211,9 +215,11 @@ class ControlPlane:
         self._report(problems)
 
     def _registered(self) -> None:
-        self._worlds.registered(self._registry.workloads)
-        # Whether a host exists may depend on who is running.
-        self._configuration.refresh()
+        self._worlds.registered()
+        self._refresh()
+
+    def _announce(self) -> None:
+        self._ads.announce(lambda: self._worlds.current)
 
     def _report(self, problems: list[Problem]) -> None:
         """Say what is new that is wrong; what people applied over the API was answered there."""

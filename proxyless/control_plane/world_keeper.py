@@ -1,4 +1,4 @@
-"""The current world: one reference, replaced as a whole whenever the configuration or the registry changes."""
+"""The current world: one reference, replaced as a whole when the configuration or the registry changed."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -11,33 +11,42 @@ from proxyless.model.workload import Workload
 
 
 class WorldKeeper:
-    """base: settings before the mesh's own configuration is read. publish: given each new world."""
+    """base: settings before the mesh's own configuration is read. workloads: what is registered now.
 
-    def __init__(self, base: MeshSettings, publish: Callable[[World], None]) -> None:
-        self.current = World(settings=base)
+    announce: called after each change. The new world is made when it is looked at: a burst of changes makes one.
+    """
+
+    def __init__(
+        self, base: MeshSettings, workloads: Callable[[], Mapping[str, Workload]], announce: Callable[[], None]
+    ) -> None:
         self._base = base
-        self._publish = publish
+        self._announce = announce
+        self._read_workloads = workloads
         self._resources: Mapping[Key, Resource[Any]] = MappingProxyType({})
-        self._workloads: Mapping[str, Workload] = MappingProxyType({})
+        self._current = World(settings=base)
+        self._changed = False
+        self._registry_changed = True
 
-    def restored(self, workloads: Mapping[str, Workload]) -> None:
-        """What was running before a restart. Not published: without its configuration it is half of a world."""
-        self._workloads = workloads
+    @property
+    def current(self) -> World:
+        if self._changed:
+            before = self._current
+            workloads = self._read_workloads() if self._registry_changed else before.workloads
+            settings = mesh_settings(self._resources, self._base)
+            self._current = World(self._resources, workloads, settings, before.generation + 1)
+            self._changed = self._registry_changed = False
+        return self._current
 
     def configured(self, resources: Mapping[Key, Resource[Any]]) -> None:
         self._resources = resources
-        self._replace()
+        self._changed = True
+        self._announce()
 
-    def registered(self, workloads: Mapping[str, Workload]) -> None:
-        self._workloads = workloads
-        self._replace()
+    def registered(self) -> None:
+        self._changed = self._registry_changed = True
+        self._announce()
 
     def implied_hosts(self) -> set[str]:
         """Services that exist because running workloads name them."""
-        domain = self.current.settings.cluster_domain
-        return {f"{w.service}.{w.namespace}.svc.{domain}" for w in self._workloads.values() if w.service}
-
-    def _replace(self) -> None:
-        settings = mesh_settings(self._resources, self._base)
-        self.current = World(self._resources, self._workloads, settings, self.current.generation + 1)
-        self._publish(self.current)
+        domain = self._base.cluster_domain
+        return {f"{w.service}.{w.namespace}.svc.{domain}" for w in self._read_workloads().values() if w.service}

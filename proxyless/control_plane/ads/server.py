@@ -48,7 +48,7 @@ class AdsServer:
         self._clock = clock
         self._max_streams = max_streams
         self._sessions: dict[Session, None] = {}
-        self._world: World | None = None
+        self._world: Callable[[], World] | None = None
         self._generator: tuple[Generator, int] | None = None
         self._watchers = Watchers()
         # To be woken: something of theirs changed.
@@ -63,6 +63,10 @@ class AdsServer:
 
     def publish(self, world: World) -> None:
         """Serve this world from now on; streams are told once changes have been quiet for a moment."""
+        self.announce(lambda: world)
+
+    def announce(self, world: Callable[[], World]) -> None:
+        """The same for a world that is still in the making: it is asked for when it is needed."""
         self._world = world
         if self._changed_at is None:
             self._changed_at = time.monotonic()
@@ -109,8 +113,8 @@ class AdsServer:
         self._debounce.cancel()
 
     def current(self) -> tuple[Generator, int]:
-        world, before = self._world, self._generator
-        assert world is not None
+        assert self._world is not None
+        world, before = self._world(), self._generator
         if before is not None and before[1] == world.generation:
             return before
         generator = self._make_generator(world, before[0] if before else None)

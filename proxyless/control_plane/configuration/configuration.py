@@ -14,7 +14,7 @@ from proxyless.control_plane.configuration.files import MOVE_SECONDS, Files, adv
 from proxyless.control_plane.configuration.scan import Seen, check_paths, scan
 from proxyless.control_plane.resources.problem import Level, Problem, has_error
 from proxyless.control_plane.resources.resource import Key, Resource
-from proxyless.control_plane.resources.validation.references import References
+from proxyless.control_plane.resources.validation.references import REFERRING, References
 from proxyless.control_plane.store.store import Store
 from proxyless.model.errors import ConfigurationError
 
@@ -122,7 +122,8 @@ class Configuration:
 
     def refresh(self) -> None:
         """Publish again if the problems changed, as they may when ``hosts`` gives other answers."""
-        self._publish()
+        if self._references.hosts != frozenset(self._hosts()):
+            self._publish()
 
     def apply(self, text: str, *, file: str = API, namespace: str = "default", dry_run: bool = False) -> Applied:
         """Put every resource of ``text`` in effect, or none: any Error refuses the whole call.
@@ -134,7 +135,9 @@ class Configuration:
         )
         # As written: whoever applies it is told the lines of the text at hand, which nobody has afterwards.
         after = {**self._resources, **written}
-        problems += [problem for problem in self._references.problems(after, self._hosts()) if problem.key in puts]
+        if any(key.kind in REFERRING for key in puts):
+            found = self._references.problems(after, self._hosts())
+            problems += [problem for problem in found if problem.key in puts]
         if has_error(problems):
             return Applied({}, tuple(problems))
         changes = {key: self._change(key, held) for key, held in puts.items()}

@@ -198,7 +198,7 @@ def _conflicts(checked: Iterable[_Checked]) -> Iterator[Problem]:
 
 
 def _sidecar_conflicts(sidecars: Iterable[Resource[Any]]) -> Iterator[Problem]:
-    """One Sidecar is for a workload: the oldest, which comes first here. Istio's analyzers report the others under these names."""
+    """One Sidecar is for a workload: the oldest, which comes first here. Istio's analyzers report the others so."""
     first: dict[tuple[str, str], Resource[Any]] = {}
     for resource in sidecars:
         selector = ",".join(f"{key}={value}" for key, value in sorted(resource.spec.selector.items()))
