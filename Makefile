@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench bench-control-plane clean help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml
 	@echo "==> creating $(VENV) with $(PYTHON)"
@@ -29,6 +29,9 @@ lint: $(READY)  ## style, types, layer rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-control-plane: $(READY)  ## how the control plane scales; ARGS='--services 100 --clients 50' for a quick look
+	@$(BIN)/python -m benchmarks.control_plane --grow $(ARGS)
 
 bench: $(READY)  ## what a request costs, beside plain clients and a pair of Envoys (ARGS=--quick takes 3 minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -1,6 +1,6 @@
 """What a control plane costs: services, clients, and a change of one service's endpoints or routes.
 
-    make bench-control-plane   or   python benchmarks/control_plane.py [--services 1000] [--clients 500] [--grow]
+    make bench-control-plane   or   python -m benchmarks.control_plane [--services 1000] [--clients 500] [--grow]
 
 One ``proxyless control-plane`` process on plaintext xDS with SQLite, as installed; one load process with a connection
 and an aggregated stream for each client. Every client watches ``--watch`` services, one of them (the first) watched by
@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from xds_clients import ENDPOINT, ROUTE, Probe, XdsClient
+from benchmarks.xds_clients import ENDPOINT, ROUTE, Probe, XdsClient
 
 _NAMESPACES = 10
 _BATCH = 100

@@ -53,7 +53,7 @@ class AdsServer:
         self._watchers = Watchers()
         # To be woken: something of theirs changed.
         self._concerned: set[Session] = set()
-        self._debounce = Debounce(self._tell)
+        self._debounce = Debounce(self.tell)
         # When the world first became another than the one that streams were told of.
         self._changed_at: float | None = None
 
@@ -147,7 +147,8 @@ class AdsServer:
                 self.counters.convergence.observe(time.monotonic() - session.behind_since)
             session.behind_since = None
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Wake those whom the newest world concerns, now."""
         self.current()
         concerned, self._concerned = self._concerned, set()
         for session in concerned:
