@@ -9,16 +9,110 @@ from typing import Any
 from translate_world import workload
 
 from proxyless.control_plane import type_urls
+from proxyless.control_plane.resources.destination_rule import LocalityLoadBalancerSetting
 from proxyless.control_plane.resources.parse import parse
 from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.sidecar_ports import InboundPort, SidecarPorts
 from proxyless.control_plane.world import MeshSettings, World
+from proxyless.model.cluster import Locality
 from proxyless.model.workload import Workload
 
 # Several of a name are versions of one resource.
 RESOURCES = """
+kind: Service
+metadata: {name: reviews, namespace: b}
+spec:
+  selector: {app: reviews}
+  trafficDistribution: PreferClose
+  ports: [{name: http, port: 80}, {name: tcp, port: 81}]
+---
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec: {egress: [{hosts: [./*]}]}
+---
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec:
+  egress:
+  - {port: {number: 9000, protocol: HTTP_PROXY}, hosts: ['*/reviews.a.svc.cluster.local', '*/*.example.com']}
+  - {port: {number: 81, protocol: TCP}, bind: 0.0.0.0, hosts: ['*/*']}
+  - {port: {number: 443, protocol: TLS}, hosts: [./*, b/x.example.com]}
+  - {hosts: [./*]}
+  outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: reviews.b, port: {number: 80}}}
+---
+kind: Sidecar
+metadata: {name: some, namespace: a}
+spec:
+  workloadSelector: {labels: {role: x}}
+  ingress: [{port: {number: 7000, protocol: HTTP}, defaultEndpoint: '127.0.0.1:7001'}]
+  egress: [{port: {number: 80, protocol: HTTP}, hosts: ['*/ratings.a.svc.cluster.local']}]
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+---
+kind: Sidecar
+metadata: {name: some, namespace: a}
+spec:
+  workloadSelector: {labels: {idle: '1'}}
+  egress: [{port: {number: 9000, protocol: HTTP_PROXY}, hosts: [b/*]}]
+---
+kind: Sidecar
+metadata: {name: mesh, namespace: istio-system}
+spec: {egress: [{hosts: [./*, '*/api.example.com']}]}
+---
+kind: VirtualService
+metadata: {name: l4, namespace: a}
+spec:
+  hosts: [x.example.com, reviews.b]
+  tls:
+  - match: [{sniHosts: [x.example.com], sourceLabels: {tier: x}}]
+    route: [{destination: {host: api.example.com, port: {number: 443}}}]
+  tcp:
+  - match: [{port: 81, sourceLabels: {team: x}}]
+    route: [{destination: {host: ratings, port: {number: 80}}}]
+  - route: [{destination: {host: reviews.b, port: {number: 81}}}]
+---
+kind: VirtualService
+metadata: {name: l4, namespace: a}
+spec:
+  hosts: ['*.example.com']
+  tls:
+  - match: [{sniHosts: ['*.example.com']}]
+    route: [{destination: {host: outside.a}}]
+---
+kind: VirtualService
+metadata: {name: root, namespace: b}
+spec: {hosts: [reviews.a, x.example.com], http: [{delegate: {name: other, namespace: b}}]}
+---
+kind: VirtualService
+metadata: {name: other, namespace: b}
+spec: {exportTo: [b], http: [{route: [{destination: {host: ratings.a}}]}]}
+---
+kind: DestinationRule
+metadata: {name: near, namespace: a}
+spec:
+  host: reviews.b
+  trafficPolicy:
+    outlierDetection: {}
+    loadBalancer: {localityLbSetting: {failoverPriority: [version, team=x, topology.kubernetes.io/region]}}
+---
+kind: DestinationRule
+metadata: {name: near, namespace: a}
+spec:
+  host: '*.svc.cluster.local'
+  trafficPolicy:
+    portLevelSettings:
+    - {port: {number: 80}, loadBalancer: {localityLbSetting: {distribute: [{from: r/*, to: {r/z: 80, 's/*': 20}}]}}}
+---
+kind: ServiceEntry
+metadata: {name: all, namespace: b}
+spec:
+  hosts: [x.example.com]
+  addresses: [240.0.0.1]
+  resolution: STATIC
+  ports: [{number: 443, name: tls, protocol: TLS}, {number: 81, name: tcp, protocol: TCP}]
+  endpoints: [{address: 10.1.0.3, locality: r/z, labels: {version: v1}}, {address: 10.1.0.4, locality: s/z}]
+---
 kind: Service
 metadata: {name: reviews, namespace: a}
 spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}
@@ -191,21 +285,26 @@ WORKLOADS = [
     workload("ratings", id="5", namespace="a", ports={"grpc": 7}, labels={"app": "reviews"}),
     workload("", id="6", namespace="a", port=8, labels={"app": "other", "tier": "back"}),
     workload("", id="6", namespace="a", port=8, labels={"app": "other"}),
+    workload("reviews", id="7", namespace="b", port=4, region="s", zone="y", labels={"team": "x"}),
+    workload("reviews", id="7", namespace="b", port=4, labels={"istio-locality": "r.z"}, version="v1"),
 ]
 SETTINGS = [
     MeshSettings(),
     MeshSettings(outbound_allow_any=False),
     MeshSettings(root_namespace="b"),
+    MeshSettings(locality_lb=LocalityLoadBalancerSetting(failover_priority=("team",))),
 ]
 
 _PORTS = SidecarPorts(15001, InboundPort("0.0.0.0", 15006, 9080))
 CLIENTS = [
     Client(namespace="a"),
     Client(namespace="b", labels={"role": "x", "tier": "x", "zone": "x", "idle": "1"}),
+    Client(namespace="a", labels={"version": "v1", "team": "x"}, locality=Locality("r", "z")),
     Client(ClientKind.GRPC, namespace="a", labels={"security.istio.io/tlsMode": "istio"}),
     Client(ClientKind.GRPC, namespace="b"),
     Client(ClientKind.ENVOY, namespace="a", labels={"role": "x", "zone": "x"}, ports=_PORTS),
     Client(ClientKind.ENVOY, namespace="b", ports=_PORTS),
+    Client(ClientKind.ENVOY, namespace="a", labels={"team": "x", "idle": "1"}, locality=Locality("s"), ports=_PORTS),
 ]
 _HOSTS = (
     "reviews.a.svc.cluster.local",
@@ -219,6 +318,7 @@ _CLUSTERS = (
     *(f"outbound|80||{host}" for host in _HOSTS),
     *(f"outbound|80|v1|{host}" for host in _HOSTS[:3]),
     "outbound|8080||reviews.b.svc.cluster.local",
+    "outbound|81||reviews.b.svc.cluster.local",
     "PassthroughCluster",
 )
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -227,7 +327,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "xds.istio.io/grpc/lds/inbound/0.0.0.0:1",
         "*",
     ),
-    type_urls.ROUTE: (*(f"{host}:80" for host in _HOSTS), "http_proxy"),
+    type_urls.ROUTE: (*(f"{host}:80" for host in _HOSTS), "http_proxy", "127.0.0.1_9000", "127.0.0.1_80"),
     type_urls.CLUSTER: (*_CLUSTERS, "*"),
     type_urls.ENDPOINT: _CLUSTERS,
 }

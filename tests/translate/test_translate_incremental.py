@@ -33,9 +33,9 @@ def given_to(translator: Translator, number: int) -> Given:
 
 
 def from_scratch(translator: Translator) -> Translator:
-    """One that knows nothing of the worlds before, and leaves out no label of a client."""
+    """One that knows nothing of the worlds before, and leaves out no label of a client, nor where it is."""
     scratch = Translator(translator.world)
-    scratch._label_keys = frozenset(label for client in CLIENTS for label in client.labels)
+    scratch._label_keys = scratch._local_keys = frozenset(label for client in CLIENTS for label in client.labels)
     return scratch
 
 
