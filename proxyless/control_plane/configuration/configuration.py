@@ -12,6 +12,7 @@ from typing import Any
 from proxyless.control_plane.configuration.applied import API, Applied, Change, Held, plan, restore
 from proxyless.control_plane.configuration.files import MOVE_SECONDS, Files, advance
 from proxyless.control_plane.configuration.scan import Seen, check_paths, scan
+from proxyless.control_plane.replaced import replaced
 from proxyless.control_plane.resources.problem import Level, Problem, has_error
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.validation.references import REFERRING, References
@@ -51,6 +52,9 @@ class Configuration:
         self._seen: Mapping[str, Seen] = {}
         self._files = Files()
         self._held: dict[Key, Held] = {}
+        # Of what is held: the resources, and what is wrong with those with which something is.
+        self._applied: dict[Key, Resource[Any]] = {}
+        self._wrong: dict[Key, Sequence[Problem]] = {}
         self._store_problems: list[Problem] = []
         self._resources: Resources = MappingProxyType({})
         self._published: tuple[Resources, list[Problem]] | None = None
@@ -64,15 +68,25 @@ class Configuration:
     def problems(self) -> list[Problem]:
         """Everything wrong with it now, errors first."""
         problems = [*self._files.problems, *self._store_problems]
-        for key, held in self._held.items():
-            if key in self._files.owners:
-                message = f"was applied over the API, but the file {self._files.owners[key]} has it too and is used"
-                problems.append(Problem("ShadowedByFile", Level.WARNING, message, *key, file=API))
-            else:
-                problems += held.problems
+        for key in self._held.keys() & self._files.owners.keys():
+            message = f"was applied over the API, but the file {self._files.owners[key]} has it too and is used"
+            problems.append(Problem("ShadowedByFile", Level.WARNING, message, *key, file=API))
+        for key in self._wrong.keys() - self._files.owners.keys():
+            problems += self._wrong[key]
         problems += self._references.problems(self._resources, self._hosts())
         order = {Level.ERROR: 0, Level.WARNING: 1, Level.INFO: 2}
-        return sorted(dict.fromkeys(problems), key=lambda each: (order[each.level], each.file, each.line, each.name))
+        return sorted(
+            dict.fromkeys(problems),
+            key=lambda each: (
+                order[each.level],
+                each.file,
+                each.line,
+                each.name,
+                each.kind,
+                each.namespace,
+                each.message,
+            ),
+        )
 
     def document_of(self, key: Key) -> Mapping[str, Any] | None:
         """The document as it was applied, for a resource that came over the API."""
@@ -91,7 +105,7 @@ class Configuration:
             held, problems = restore(stored)
             self._store_problems += problems
             if held is not None:
-                self._held[stored.key] = held
+                self._hold(stored.key, held)
         self.rescan()
 
     def rescan(self) -> None:
@@ -109,12 +123,11 @@ class Configuration:
         self._publish()
 
     def _publish(self) -> None:
-        merged = {key: held.resource for key, held in self._held.items()}
-        merged.update(self._files.served)
+        merged = {**self._applied, **self._files.served}
         self._resources = MappingProxyType(merged)
         problems = self.problems
         # Identity, not equality: an unchanged file keeps its very objects, and specs are costly to compare.
-        if self._published is not None and self._published[1] == problems and _same(self._published[0], merged):
+        if self._published is not None and self._published[1] == problems and not replaced(self._published[0], merged):
             return
         self._published = (self._resources, problems)
         if self._on_change is not None:
@@ -134,8 +147,8 @@ class Configuration:
             text, file=file, namespace=namespace, held=self._held, owners=self._files.owners, now=time.time()
         )
         # As written: whoever applies it is told the lines of the text at hand, which nobody has afterwards.
-        after = {**self._resources, **written}
         if any(key.kind in REFERRING for key in puts):
+            after = {**self._applied, **self._files.served, **written}
             found = self._references.problems(after, self._hosts())
             problems += [problem for problem in found if problem.key in puts]
         if has_error(problems):
@@ -144,9 +157,20 @@ class Configuration:
         if not dry_run:
             changed = {key: held for key, held in puts.items() if changes[key] is not Change.UNCHANGED}
             self._store.put_documents([held.stored for held in changed.values()])
-            self._held.update(changed)
+            for key, held in changed.items():
+                self._hold(key, held)
             self._publish()
         return Applied(changes, tuple(problems))
+
+    def _hold(self, key: Key, held: Held | None) -> None:
+        """Take in what is held, None for nothing."""
+        self._wrong.pop(key, None)
+        if held is None:
+            del self._held[key], self._applied[key]
+            return
+        self._held[key], self._applied[key] = held, held.resource
+        if held.problems:
+            self._wrong[key] = held.problems
 
     def _change(self, key: Key, held: Held) -> Change:
         before = self._held.get(key)
@@ -161,7 +185,7 @@ class Configuration:
         if key not in self._held:
             return False
         self._store.delete_documents([key])
-        del self._held[key]
+        self._hold(key, None)
         self._publish()
         return True
 
@@ -213,7 +237,3 @@ async def _notice(folders: Collection[Path], noticed: asyncio.Event, *, recursiv
         except (OSError, RuntimeError) as error:
             _log.debug("no file system notices (%s); files are looked at every %s s", error, RESCAN_SECONDS)
         await asyncio.sleep(RESCAN_SECONDS)
-
-
-def _same(before: Resources, after: Resources) -> bool:
-    return before.keys() == after.keys() and all(before[key] is after[key] for key in after)

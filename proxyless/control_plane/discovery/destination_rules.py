@@ -6,10 +6,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from proxyless.control_plane.discovery.changes import Replaced
-from proxyless.control_plane.discovery.groups import Groups
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
+from proxyless.control_plane.groups import Groups
+from proxyless.control_plane.replaced import Replaced
 from proxyless.control_plane.resources.destination_rule import (
     DestinationRuleSpec,
     LocalityLoadBalancerSetting,

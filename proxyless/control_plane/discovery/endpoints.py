@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from proxyless.control_plane.discovery.changes import Changes
-from proxyless.control_plane.discovery.groups import Bucket, Groups
 from proxyless.control_plane.discovery.localities import locality_of, parse_locality
 from proxyless.control_plane.discovery.service import (
     Kind,
@@ -14,6 +13,7 @@ from proxyless.control_plane.discovery.service import (
     ServicePort,
     selects,
 )
+from proxyless.control_plane.groups import Bucket, Groups
 from proxyless.control_plane.resources import service as k8s
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec

@@ -7,10 +7,10 @@ from typing import Any
 
 from proxyless.control_plane.discovery.changes import Changes
 from proxyless.control_plane.discovery.endpoints import EndpointSources
-from proxyless.control_plane.discovery.groups import Groups
 from proxyless.control_plane.discovery.protocol import declared, select
 from proxyless.control_plane.discovery.service import Kind, Resolution, Service, ServicePort
 from proxyless.control_plane.discovery.visibility import EXPORT_TO_ANNOTATION, visibility
+from proxyless.control_plane.groups import Groups
 from proxyless.control_plane.resources import service as k8s
 from proxyless.control_plane.resources import service_entry as istio
 from proxyless.control_plane.resources.names import canonical, service_host

@@ -6,10 +6,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from proxyless.control_plane.discovery.changes import Replaced
 from proxyless.control_plane.discovery.egress import Egress
-from proxyless.control_plane.discovery.groups import Groups
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
+from proxyless.control_plane.groups import Groups
+from proxyless.control_plane.replaced import Replaced
 from proxyless.control_plane.resources.names import Known, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, VirtualServiceSpec

@@ -3,23 +3,24 @@
 All of these are Warnings: the order in which resources arrive must not decide whether they are accepted.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.groups import Groups
+from proxyless.control_plane.replaced import Replaced, replaced
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec
-from proxyless.control_plane.resources.names import canonical, covers, qualify, service_host
+from proxyless.control_plane.resources.names import Known, canonical, covers, qualify, service_host
 from proxyless.control_plane.resources.problem import Level, Problem
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, Destination, VirtualServiceSpec
 
 NOT_FOUND = "ReferencedResourceNotFound"
-# What refers to others, and what can be referred to.
+# What refers to others.
 REFERRING = frozenset({"VirtualService", "DestinationRule", "Sidecar"})
-_TARGETS = frozenset({"Service", "ServiceEntry", "DestinationRule"})
 CONFLICT = "ConflictingMeshGatewayVirtualServiceHosts"
 
 
@@ -31,98 +32,181 @@ def check_references(
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A VirtualService, its problems but for conflicts, its hosts, and whether it acts in the mesh."""
+class _Read:
+    """A VirtualService or DestinationRule, its hosts, and its problems but for conflicts. names: the hosts whose being
+    known or not decided about that.
+    """
 
     resource: Resource[Any]
-    problems: tuple[Problem, ...]
     hosts: tuple[str, ...]
-    in_mesh: bool
+    names: frozenset[str]
+    problems: tuple[Problem, ...]
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The hosts it wants for itself in the mesh."""
+        gateways = self.resource.spec.gateways
+        return self.hosts if not gateways or MESH_GATEWAY in gateways else ()
+
+
+class _Reads:
+    """Those of one kind, kept from check to check. gone, came: by the last change."""
+
+    def __init__(self, read: Callable[[Resource[Any]], _Read]) -> None:
+        self.gone: list[_Read] = []
+        self.came: list[_Read] = []
+        self.known: dict[Key, _Read] = {}
+        # What is wrong with those with which something is.
+        self.wrong: dict[Key, tuple[Problem, ...]] = {}
+        self._read = read
+        self._by_name: Groups[_Read] = Groups(lambda one: [(name,) for name in one.names], order=_age)
+
+    def change(self, changes: Replaced[Resource[Any]], moved: AbstractSet[str]) -> None:
+        """moved: the names by which those that mention them are to be read again; a wildcard may be about any."""
+        if any(name.startswith("*") for name in moved):
+            doubtful = dict(self.known)
+        else:
+            doubtful = {one.resource.key: one for name in moved for one in self._by_name.get((name,))}
+        keys = {resource.key for resource in changes.gone}
+        stay = [one.resource for key, one in doubtful.items() if key not in keys]
+        self.gone = [self.known[key] for key in (*keys, *(resource.key for resource in stay))]
+        self.came = [self._read(resource) for resource in (*stay, *changes.came)]
+        new = {one.resource.key: one for one in self.came}
+        for one in self.gone:
+            self.wrong.pop(one.resource.key, None)
+            if one.resource.key not in new:
+                del self.known[one.resource.key]
+        self.known.update(new)
+        self.wrong.update((key, one.problems) for key, one in new.items() if one.problems)
+        self._by_name = self._by_name.changed(self.gone, self.came)
 
 
 class References:
-    """``check_references``, again and again: what is checked against the same services and subsets is checked once.
-
-    hosts: those of the last check.
-    """
+    """``check_references``, again and again, at the cost of what changed. hosts: those of the last check."""
 
     def __init__(self, cluster_domain: str) -> None:
-        self._domain = cluster_domain
-        self._targets: dict[Key, Resource[Any]] = {}
         self.hosts: frozenset[str] = frozenset()
-        self._world = _World({}, (), cluster_domain)
-        self._rules: list[Problem] = []
-        self._checked: dict[Key, _Checked] = {}
+        self._resources: Mapping[Key, Resource[Any]] = {}
+        self._world = _World(cluster_domain)
+        self._rules = _Reads(self._world.read_rule)
+        self._routes = _Reads(self._world.read_routes)
+        self._claims: Groups[_Read] = Groups(lambda one: [(host,) for host in dict.fromkeys(one.claims)], order=_age)
+        # By the host that several want.
+        self._conflicts: dict[str, tuple[Problem, ...]] = {}
+        self._sidecars: list[Resource[Any]] = []
+        self._of_sidecars: tuple[Problem, ...] = ()
 
     def problems(self, resources: Mapping[Key, Resource[Any]], hosts: Collection[str] = ()) -> list[Problem]:
-        targets = {key: each for key, each in resources.items() if key.kind in _TARGETS}
-        if self.hosts != frozenset(hosts) or not _same(self._targets, targets):
-            self._targets, self.hosts, self._checked = targets, frozenset(hosts), {}
-            self._world = _World(targets, hosts, self._domain)
-            self._rules = [
-                _warning(rule, "spec.host", f"no service has the host {rule.spec.host}", NOT_FOUND)
-                for rule in targets.values()
-                if isinstance(rule.spec, DestinationRuleSpec) and not self._world.knows(rule.spec.host, rule.namespace)
-            ]
-        before, self._checked = self._checked, {}
-        for key, resource in resources.items():
-            if key.kind == "VirtualService":
-                known = before.get(key)
-                unchanged = known is not None and known.resource is resource
-                self._checked[key] = known if known is not None and unchanged else self._check(resource)
-        problems = [*self._rules, *(problem for each in self._checked.values() for problem in each.problems)]
-        sidecars = sorted((each for key, each in resources.items() if key.kind == "Sidecar"), key=lambda each: each.age)
-        if sidecars:
-            routed = frozenset(host for each in self._checked.values() for host in each.hosts)
-            for sidecar in sidecars:
-                problems += self._world.check_sidecar(sidecar, routed)
-        return [*problems, *_conflicts(self._checked.values()), *_sidecar_conflicts(sidecars)]
+        changes = replaced(self._resources, resources)
+        by_kind: dict[str, Replaced[Resource[Any]]] = defaultdict(Replaced)
+        for each in changes.gone:
+            by_kind[each.kind].gone.append(each)
+        for each in changes.came:
+            by_kind[each.kind].came.append(each)
+        known = frozenset(hosts)
+        moved = self._world.serve((by_kind["Service"], by_kind["ServiceEntry"]), self.hosts, known)
+        self._resources, self.hosts = resources, known
+        self._rules.change(by_kind["DestinationRule"], moved)
+        subsets = self._world.divide(self._rules.gone, self._rules.came)
+        self._routes.change(by_kind["VirtualService"], moved | subsets)
+        self._find_conflicts()
+        others = by_kind["Sidecar"]
+        if others:
+            found = [each for key, each in resources.items() if key.kind == "Sidecar"]
+            self._sidecars = sorted(found, key=lambda each: each.age)
+        if others or (self._sidecars and (moved or subsets or self._routes.gone or self._routes.came)):
+            self._of_sidecars = tuple(self._check_sidecars())
+        wrong = (*self._rules.wrong.values(), *self._routes.wrong.values(), *self._conflicts.values())
+        return [problem for problems in (*wrong, self._of_sidecars) for problem in problems]
 
-    def _check(self, resource: Resource[Any]) -> _Checked:
-        spec: VirtualServiceSpec = resource.spec
-        problems = tuple(
-            problem
-            for path, destination in _destinations(spec)
-            for problem in self._world.check_destination(resource, path, destination)
-        )
-        in_mesh = not spec.gateways or MESH_GATEWAY in spec.gateways
-        hosts = tuple(self._world.qualify(host, resource.namespace) for host in spec.hosts)
-        return _Checked(resource, problems, hosts, in_mesh)
+    def _find_conflicts(self) -> None:
+        self._claims = self._claims.changed(self._routes.gone, self._routes.came)
+        for (host,) in self._claims.touched:
+            if found := tuple(_conflicts(host, self._claims.get((host,)))):
+                self._conflicts[host] = found
+            else:
+                self._conflicts.pop(host, None)
+
+    def _check_sidecars(self) -> Iterator[Problem]:
+        routed = frozenset(host for one in self._routes.known.values() for host in one.hosts)
+        for sidecar in self._sidecars:
+            yield from self._world.check_sidecar(sidecar, routed)
+        yield from _sidecar_conflicts(self._sidecars)
 
 
-def _same(before: Mapping[Key, Resource[Any]], after: Mapping[Key, Resource[Any]]) -> bool:
-    return len(before) == len(after) and all(before.get(key) is each for key, each in after.items())
+def _age(one: _Read) -> tuple[float, str, str]:
+    return one.resource.age
 
 
 class _World:
     """Indexes of what can be referred to."""
 
-    def __init__(self, resources: Mapping[Key, Resource[Any]], hosts: Collection[str], cluster_domain: str) -> None:
+    def __init__(self, cluster_domain: str) -> None:
         self._domain = cluster_domain
-        self._hosts = set(hosts)
+        # By how many each is declared.
+        self._hosts: Counter[str] = Counter()
         self._wildcards: list[str] = []
-        self._subsets: dict[str, set[str]] = defaultdict(set)
-        for resource in resources.values():
-            if resource.kind == "Service":
-                self._hosts.add(service_host(resource.name, resource.namespace, cluster_domain))
-            elif isinstance(resource.spec, ServiceEntrySpec):
-                for host in resource.spec.hosts:
-                    if host.startswith("*"):
-                        self._wildcards.append(canonical(host))
-                    else:
-                        self._hosts.add(canonical(host))
-        for resource in resources.values():
-            if isinstance(resource.spec, DestinationRuleSpec):
-                host = self.qualify(resource.spec.host, resource.namespace)
-                self._subsets[host] |= {subset.name for subset in resource.spec.subsets}
-        self._wildcard_rules = [host for host in self._subsets if host.startswith("*")]
+        self._subsets: Groups[_Read] = Groups(lambda one: [(host,) for host in one.hosts], order=_age)
+        self._wildcard_rules: list[str] = []
 
-    def qualify(self, host: str, namespace: str) -> str:
-        return qualify(host, namespace, self._domain, self._hosts)
+    def serve(
+        self, declaring: Iterable[Replaced[Resource[Any]]], before: AbstractSet[str], after: AbstractSet[str]
+    ) -> frozenset[str]:
+        """Take in other services; before, after: hosts that exist without a resource. The hosts that came or went."""
+        gone, came = [*(before - after)], [*(after - before)]
+        for changes in declaring:
+            gone += [host for each in changes.gone for host in self._hosts_of(each)]
+            came += [host for each in changes.came for host in self._hosts_of(each)]
+        touched = {*gone, *came}
+        were = touched & self._hosts.keys()
+        self._hosts.update(came)
+        self._hosts.subtract(gone)
+        for host in touched:
+            if not self._hosts[host]:
+                del self._hosts[host]
+        moved = frozenset(were ^ (touched & self._hosts.keys()))
+        if any(host.startswith("*") for host in moved):
+            self._wildcards = [host for host in self._hosts if host.startswith("*")]
+        return moved
 
-    def knows(self, host: str, namespace: str) -> bool:
-        name = self.qualify(host, namespace)
-        return name.startswith("*") or name in self._hosts or any(covers(pattern, name) for pattern in self._wildcards)
+    def _hosts_of(self, resource: Resource[Any]) -> Iterator[str]:
+        if isinstance(resource.spec, ServiceEntrySpec):
+            yield from {canonical(host) for host in resource.spec.hosts}
+        else:
+            yield service_host(resource.name, resource.namespace, self._domain)
+
+    def divide(self, gone: Iterable[_Read], came: Iterable[_Read]) -> frozenset[str]:
+        """Take in other DestinationRules, for the subsets that they define; the hosts they are for."""
+        self._subsets = self._subsets.changed(gone, came)
+        touched = frozenset(host for (host,) in self._subsets.touched)
+        if any(host.startswith("*") for host in touched):
+            self._wildcard_rules = [host for (host,) in self._subsets if host.startswith("*")]
+        return touched
+
+    def read_rule(self, resource: Resource[Any]) -> _Read:
+        host, known = resource.spec.host, Known(self._hosts)
+        problems: tuple[Problem, ...] = ()
+        if not self.knows(host, resource.namespace, known):
+            problems = (_warning(resource, "spec.host", f"no service has the host {host}", NOT_FOUND),)
+        return _Read(resource, (self.qualify(host, resource.namespace, known),), frozenset(known.asked), problems)
+
+    def read_routes(self, resource: Resource[Any]) -> _Read:
+        spec: VirtualServiceSpec = resource.spec
+        known = Known(self._hosts)
+        problems = tuple(
+            problem
+            for path, destination in _destinations(spec)
+            for problem in self.check_destination(resource, path, destination, known)
+        )
+        hosts = tuple(self.qualify(host, resource.namespace, known) for host in spec.hosts)
+        return _Read(resource, hosts, frozenset(known.asked), problems)
+
+    def qualify(self, host: str, namespace: str, known: Known) -> str:
+        return qualify(host, namespace, self._domain, known)
+
+    def knows(self, host: str, namespace: str, known: Known) -> bool:
+        name = self.qualify(host, namespace, known)
+        return name.startswith("*") or name in known or any(covers(pattern, name) for pattern in self._wildcards)
 
     def check_sidecar(self, resource: Resource[Any], routed: AbstractSet[str]) -> Iterator[Problem]:
         """Hosts that select nothing: most of the time a short name, which a Sidecar does not complete (Istio).
@@ -137,7 +221,8 @@ class _World:
                     yield _warning(resource, f"spec.egress[{index}].hosts[{position}]", message, NOT_FOUND)
         policy = resource.spec.outbound_traffic_policy
         if policy is not None and policy.egress_proxy is not None:
-            yield from self.check_destination(resource, "spec.outboundTrafficPolicy.egressProxy", policy.egress_proxy)
+            path = "spec.outboundTrafficPolicy.egressProxy"
+            yield from self.check_destination(resource, path, policy.egress_proxy, Known(self._hosts))
 
     def _selects(self, pattern: str, routed: AbstractSet[str]) -> bool:
         if pattern == "*" or pattern in self._hosts or pattern in routed:
@@ -146,21 +231,28 @@ class _World:
         if any(covers(name, pattern) for name in wildcards):
             return True
         return pattern.startswith("*") and any(
-            covers(pattern, name) for names in (self._hosts, self._wildcards, routed) for name in names
+            covers(pattern, name) for names in (self._hosts, routed) for name in names
         )
 
-    def check_destination(self, resource: Resource[Any], path: str, destination: Destination) -> Iterator[Problem]:
-        if not self.knows(destination.host, resource.namespace):
+    def check_destination(
+        self, resource: Resource[Any], path: str, destination: Destination, known: Known
+    ) -> Iterator[Problem]:
+        if not self.knows(destination.host, resource.namespace, known):
             message = f"no service has the host {destination.host}; its requests are answered with 503"
             yield _warning(resource, f"{path}.host", message, NOT_FOUND)
         elif destination.subset:
-            host = self.qualify(destination.host, resource.namespace)
-            rules = [host, *(pattern for pattern in self._wildcard_rules if covers(pattern, host))]
-            known = set().union(*(self._subsets.get(rule, set()) for rule in rules))
-            if destination.subset not in known:
-                has = f"has the subsets {', '.join(sorted(known))}" if known else "has no subsets"
+            host = self.qualify(destination.host, resource.namespace, known)
+            rules = dict.fromkeys([host, *(pattern for pattern in self._wildcard_rules if covers(pattern, host))])
+            subsets = {subset for rule in rules for one in self._subsets.get((rule,)) for subset in _subsets(one)}
+            if destination.subset not in subsets:
+                has = f"has the subsets {', '.join(sorted(subsets))}" if subsets else "has no subsets"
                 message = f"no DestinationRule gives {destination.host} the subset {destination.subset}; it {has}"
                 yield _warning(resource, f"{path}.subset", message, NOT_FOUND)
+
+
+def _subsets(rule: _Read) -> list[str]:
+    spec: DestinationRuleSpec = rule.resource.spec
+    return [subset.name for subset in spec.subsets]
 
 
 def _destinations(spec: VirtualServiceSpec) -> Iterator[tuple[str, Destination]]:
@@ -179,22 +271,18 @@ def _destinations(spec: VirtualServiceSpec) -> Iterator[tuple[str, Destination]]
             yield f"spec.tcp[{index}].route[{position}].destination", target.destination
 
 
-def _conflicts(checked: Iterable[_Checked]) -> Iterator[Problem]:
-    """Sidecars, and so library clients, take one VirtualService a host: Istio's order is oldest first, then by name."""
-    by_host: dict[str, list[tuple[Resource[Any], int]]] = {}
-    for each in checked:
-        for index, host in enumerate(each.hosts if each.in_mesh else ()):
-            by_host.setdefault(host, []).append((each.resource, index))
-    for host, users in by_host.items():
-        if len(users) == 1:
-            continue
-        users.sort(key=lambda user: user[0].age)
-        for position, (resource, index) in enumerate(users):
-            for first, _ in users[:position]:
-                if first.key != resource.key and _visible_together(first, resource):
-                    message = f"{host} is already routed by {first.key}, which is used; merge the two"
-                    yield _warning(resource, f"spec.hosts[{index}]", message, CONFLICT)
-                    break
+def _conflicts(host: str, users: Sequence[_Read]) -> Iterator[Problem]:
+    """Sidecars, and so library clients, take one VirtualService a host: Istio's order is oldest first, then by name.
+
+    users: in that order.
+    """
+    for position, user in enumerate(users):
+        for earlier in users[:position]:
+            first, resource = earlier.resource, user.resource
+            if _visible_together(first, resource):
+                message = f"{host} is already routed by {first.key}, which is used; merge the two"
+                yield _warning(resource, f"spec.hosts[{user.hosts.index(host)}]", message, CONFLICT)
+                break
 
 
 def _sidecar_conflicts(sidecars: Iterable[Resource[Any]]) -> Iterator[Problem]:
