@@ -104,7 +104,7 @@ class Server:
     def pushes(self) -> float:
         with urllib.request.urlopen(f"http://{self.at['http']}/metrics", timeout=_PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith("proxyless_xds_pushes_total"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("pilot_xds_pushes{"))
 
     def stop(self) -> None:
         self.process.terminate()
