@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,12 +14,14 @@ from proxyless.control_plane.ads.server import AdsServer
 from proxyless.control_plane.ads.session import Session
 from proxyless.control_plane.ads.state import Update
 from proxyless.control_plane.ads.stream import Stream
+from proxyless.control_plane.delivery.delivery import Delivery
 from proxyless.control_plane.server import read_node
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.generated import GeneratedResource
+from proxyless.control_plane.translate.sidecar_ports import SidecarPorts
 from proxyless.control_plane.translate.translator import Translator
 from proxyless.control_plane.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE
-from proxyless.control_plane.world import World
+from proxyless.control_plane.world import MeshSettings, World
 from proxyless.model.workload import Workload
 
 Content = dict[tuple[str, str], bytes]
@@ -72,11 +76,12 @@ def test_a_change_of_endpoints_wakes_those_who_watch_them_and_sends_nothing_else
         ads.tell()
         assert sessions["reviews"].wake.is_set()
         assert not sessions["ratings"].wake.is_set()
+        assert not envoy.wake.is_set()
         assert drain(envoy) == []
         assert sessions["ratings"].settled(2)
         assert not sessions["reviews"].settled(2)
         assert [update.type_url for update in drain(sessions["reviews"])] == [ENDPOINT]
-        assert (await ads.rollout(2, 30)).lagging == ()
+        assert (await Delivery(ads).rollout(2, 30)).lagging == ()
 
         # A new service is news for the one that wants all of them.
         ads.publish(world(3, workload("reviews", 1), workload("ratings", 2), workload("details", 4)))
@@ -84,6 +89,45 @@ def test_a_change_of_endpoints_wakes_those_who_watch_them_and_sends_nothing_else
         assert not sessions["ratings"].wake.is_set()
         assert [update.type_url for update in drain(envoy)] == [CLUSTER]
         for session in sessions.values():
+            ads.close(session)
+        ads.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("first", ["outbound|80||reviews.default.svc.cluster.local", "*"])
+@pytest.mark.parametrize("type_url", [CLUSTER, LISTENER])
+def test_whoever_named_something_once_and_names_nothing_now_gets_nothing(first: str, type_url: str) -> None:
+    # xDS protocol: only a client that never named any resource of the type asks for all of them by naming none.
+    async def scenario() -> None:
+        ads = AdsServer(Translator, read_node)
+        ads.publish(world(1, workload("reviews", 1)))
+        ports = SidecarPorts(15001)
+        streams: list[Stream | DeltaStream] = [Stream(), DeltaStream()]
+        sessions = [ads.open(Client(ClientKind.ENVOY, "e", ports=ports), "", None, stream) for stream in streams]
+
+        def ask(session: Session, wanted: list[str], unwanted: list[str]) -> None:
+            if isinstance(session.stream, Stream):
+                names = session.stream.receive(type_url, wanted, "", "", None).names
+            else:
+                names = session.stream.receive(type_url, wanted, unwanted, known={}, nonce="", error=None).names
+            ads.watch(session, type_url, names)
+
+        for session in sessions:
+            ask(session, [first], [])
+            list(session.responses())
+            nonce = session.subscriptions[type_url].nonce
+            if isinstance(session.stream, Stream):
+                session.stream.receive(type_url, [first], session.subscriptions[type_url].sent_version, nonce, None)
+            else:
+                session.stream.receive(type_url, [], [], known={}, nonce=nonce, error=None)
+            ask(session, [], [first])
+            assert not [update for update in session.responses() if update.resources]
+        # Other settings may change anything, so that every subscription is looked at.
+        ads.publish(replace(world(2, workload("reviews", 1)), settings=MeshSettings(outbound_allow_any=False)))
+        ads.tell()
+        for session in sessions:
+            assert not [update for update in session.responses() if update.resources]
             ads.close(session)
         ads.stop()
 
