@@ -11,7 +11,7 @@ from translate_world import world
 
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.resources.resource import Resource
-from proxyless.control_plane.translate.client import ClientKind
+from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.translator import Translator
 
 Change = tuple[int, bool, int, bool]
@@ -69,7 +69,7 @@ def explained(type_url: str, name: str, number: int, changed: Any) -> bool:
     return (type_url, name) in changed or wildcard
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_histories())
 def test_after_any_changes_it_gives_what_one_from_scratch_gives(
     history: tuple[list[int], list[tuple[list[Change], set[int]]]],
@@ -191,3 +191,57 @@ def test_a_short_name_means_a_service_once_there_is_one() -> None:
     assert after_all == found(from_scratch(second)) != before
     third = Translator(replace(earlier, generation=2), second)
     assert found(third) == before
+
+
+SIDECAR = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec: {egress: [{port: {number: 81, protocol: TCP}, hosts: ['*/reviews.a.svc.cluster.local']}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: a}
+spec: {ports: [{name: tcp, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ratings, namespace: a}
+spec: {ports: [{name: tcp, port: 81}, {name: http, port: 80}]}
+"""
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: one, namespace: a}
+spec: {hosts: ['*.a.svc.cluster.local'], tcp: [{route: [{destination: {host: ratings, port: {number: 81}}}]}]}
+"""
+OTHER = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: one, namespace: a}
+spec:
+  hosts: [reviews]
+  tcp: [{match: [{sourceLabels: {team: x}}], route: [{destination: {host: ratings, port: {number: 80}}}]}]
+"""
+
+
+def test_what_a_sidecars_listener_sends_on_follows_the_rules() -> None:
+    envoy = Client(ClientKind.ENVOY, namespace="a", labels={"team": "x"})
+    listener, parts = "127.0.0.1_81", [world(SIDECAR), world(RULE), world(OTHER), world(SIDECAR)]
+    translator, seen = Translator(parts[0]), []
+    for generation, part in enumerate(parts, 1):
+        resources = {**parts[0].resources, **part.resources}
+        translator = Translator(replace(part, resources=resources, generation=generation), translator)
+        if seen and translator.changed is not None:
+            assert (type_urls.LISTENER, listener) in translator.changed
+        found = {
+            type_url: translator.resources(envoy, type_url, ["*"])
+            for type_url in (type_urls.LISTENER, type_urls.CLUSTER)
+        }
+        scratch = Translator(translator.world)
+        assert found == {type_url: scratch.resources(envoy, type_url, ["*"]) for type_url in found}
+        seen.append(found[type_urls.LISTENER][listener].body)
+    assert len({*seen}) == 3
+    assert seen[0] == seen[-1]
+    # The rule is imported, and so what it sends to is known.
+    assert "outbound|80||ratings.a.svc.cluster.local" not in found[type_urls.CLUSTER]

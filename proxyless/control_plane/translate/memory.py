@@ -47,7 +47,8 @@ class Memory(Generic[Key, Result]):
         self._results[key] = result, tuple(known)
         for question, one in known.items():
             if (entry := self._questions.get(question)) is None:
-                about = topics(one.part, one.name, one.arguments, domain, scoped=one.view is not None)
+                found = topics(one.part, one.name, one.arguments, domain, scoped=one.view is not None)
+                about = tuple(dict.fromkeys(found))
                 entry = self._questions[question] = _Known(one, about)
                 for topic in about:
                     self._about.setdefault(topic, set()).add(question)
