@@ -9,6 +9,7 @@ from translate_world import ENVOY, GRPC, LIBRARY, get, workload, world
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.configuration import mesh_settings
 from proxyless.control_plane.resources.coverage import not_acted_on
+from proxyless.control_plane.resources.destination_rule import LocalityLoadBalancerSetting
 from proxyless.control_plane.translate.client import Client
 from proxyless.control_plane.translate.translator import Translator
 from proxyless.control_plane.world import MeshSettings
@@ -116,7 +117,12 @@ def test_failover(kind: Client, policy: str, place: Locality, expected: dict[int
 
 def test_failover_priority_compares_the_clients_own_labels() -> None:
     policy = f"{OUTLIERS}, loadBalancer: {{localityLbSetting: {{failoverPriority: [tier]}}}}"
-    assert priorities(policy, at(HOME, tier="t0")) == {9001: 1, 9002: 0, 9003: 1, 9004: 0, 9005: 1}
+    expected = {9001: 1, 9002: 0, 9003: 1, 9004: 0, 9005: 1}
+    assert priorities(policy, at(HOME, tier="t0")) == expected
+    # The same from the mesh's settings.
+    settings = MeshSettings(locality_lb=LocalityLoadBalancerSetting(failover_priority=("tier",)))
+    found = assigned(Translator(world(rule(OUTLIERS), *servers(), settings=settings)), at(HOME, tier="t0"))
+    assert {port: priority for port, (priority, _) in found.items()} == expected
 
 
 @pytest.mark.parametrize(
