@@ -304,7 +304,13 @@ CLIENTS = [
     Client(ClientKind.GRPC, namespace="b"),
     Client(ClientKind.ENVOY, namespace="a", labels={"role": "x", "zone": "x"}, ports=_PORTS),
     Client(ClientKind.ENVOY, namespace="b", ports=_PORTS),
-    Client(ClientKind.ENVOY, namespace="a", labels={"team": "x", "idle": "1"}, locality=Locality("s"), ports=_PORTS),
+    Client(
+        ClientKind.ENVOY,
+        namespace="a",
+        labels={"team": "x", "idle": "1", "app": "reviews"},
+        locality=Locality("s"),
+        ports=_PORTS,
+    ),
 ]
 _HOSTS = (
     "reviews.a.svc.cluster.local",
