@@ -44,6 +44,20 @@ _LOOK, _QUIET = 0.002, 0.2
 Result = TypeVar("Result")
 
 
+class _Server(AdsServer):
+    """Takes down each refusal as it comes: who speaks the incremental variant is then sent parts of what was refused,
+    to find out what was meant, and may accept those.
+    """
+
+    refused: dict[str, list[str]]
+
+    def answered(self, session: Session, type_url: str, *, accepted: bool) -> None:
+        super().answered(session, type_url, accepted=accepted)
+        if not accepted:
+            error = session.subscriptions[type_url].error
+            self.refused.setdefault(session.client.node_id, []).append(f"{type_url}: {error}")
+
+
 class Judges:
     """An ADS server of the real parts in a loop of its own, and the clients that are connected to it."""
 
@@ -75,7 +89,8 @@ class Judges:
         )
         self._patch.start()
         self._sds = await SecretServer(identity, self.secrets).__aenter__()
-        self._ads = AdsServer(Translator, read_node)
+        self._ads = _Server(Translator, read_node)
+        self._ads.refused = {}
         self._ads.publish(World())
         self._xds = XdsServices(self._ads, "")
         self._xds.health.set(serving=True)
@@ -118,13 +133,13 @@ class Judges:
         return self._run(self._publish(at_generation(world, self.generation)))
 
     async def _publish(self, world: World) -> dict[str, list[str]]:
+        self._ads.refused = {}
         self._ads.publish(world)
         end = time.monotonic() + DEADLINE
         quiet = float("inf")
         refused: dict[str, list[str]] = {}
         while time.monotonic() < quiet:
             self._alive()
-            # At once: who speaks the incremental variant is then sent parts of it, to find out what was meant.
             refused |= {one.client.node_id: errors for one in self._ads.sessions if (errors := self._errors(one))}
             if waiting := [one for one in self._ads.sessions if not self._answered(one)]:
                 assert time.monotonic() < end, f"no answer from {[describe(one) for one in waiting]}"
@@ -134,7 +149,7 @@ class Judges:
             else:
                 quiet = min(quiet, time.monotonic() + _QUIET)
             await asyncio.sleep(_LOOK)
-        return refused
+        return {**self._ads.refused, **refused}
 
     def _errors(self, session: Session) -> list[str]:
         """Why it refuses something of the present world."""
