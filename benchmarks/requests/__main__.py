@@ -62,6 +62,13 @@ def main() -> None:
         (RESULTS / "requests.md").write_text(HEADING + text)
 
 
+# Beside requests.md; what ``plots`` draws.
+PICTURES = (
+    "![p50 over requests at a time](latency.svg)",
+    "![Requests per second over requests at a time](throughput.svg)",
+    "![CPU time per request over requests at a time](cpu.svg)",
+    "![p50 over the size of the body](sizes.svg)",
+)
 HEADING = """# What a request costs
 
 Written by `make bench ARGS=--write`. Medians over interleaved rounds; ratios are taken within a round. The plain
@@ -92,7 +99,8 @@ def measured(running: World, rounds: int, seconds: float, *, quick: bool, write:
         "import proxyless beyond import httpx, ms": (imports["proxyless"] - imports["httpx"], 150.0, 150.0),
     }
     sections = ["## Goals", reached([*rows, (SERVER, serving)], costs)]
-    sections += ["## By concurrency", *(table(work, results) for work, results in small.items())]
+    sections += ["## By concurrency", *(PICTURES if write else ())]
+    sections += [table(work, results) for work, results in small.items()]
     sections += ["## Servers", table(server, serving)]
     if quick:
         return sections
