@@ -84,7 +84,7 @@ class Judges:
         files = {"cert.pem": svid.chain_pem, "key.pem": svid.key_pem}
         self._patch = mock.patch.multiple(
             "proxyless.envoy.secrets",
-            _read=lambda path: files.get(path.name, bundle.roots_pem),
+            _read=lambda path, _kind: files.get(path.name, bundle.roots_pem),
             _system_roots=lambda: Path("roots.pem"),
         )
         self._patch.start()
