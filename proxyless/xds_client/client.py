@@ -120,11 +120,6 @@ class XdsClient:
             self._inbound[name] = port
             self._follow()
 
-    def unwatch_inbound(self, port: int) -> None:
-        """The port is closed."""
-        self._inbound = {name: other for name, other in self._inbound.items() if other != port}
-        self._follow()
-
     def status(self) -> dict[str, Any]:
         """For people and ``proxy-config``: plain data, JSON-able."""
         return report(self.protocol, self.snapshot, self.last_error)
