@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.discovery.read_rules import ReadRules, age
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
 from proxyless.control_plane.groups import Groups
@@ -18,7 +19,7 @@ from proxyless.control_plane.resources.destination_rule import (
     TrafficPolicy,
 )
 from proxyless.control_plane.resources.names import Known, covers, most_specific, qualify
-from proxyless.control_plane.resources.resource import Key, Resource
+from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.world import MeshSettings
 
 
@@ -92,11 +93,10 @@ class DestinationRules:
     def __init__(self, settings: MeshSettings) -> None:
         # Hosts, patterns among them, that have other rules than those that these were made from (``changed``).
         self.touched: frozenset[str] = frozenset()
-        self._domain = settings.cluster_domain
+        domain = settings.cluster_domain
         self._root = settings.root_namespace
-        self._rules: dict[Key, _Rule] = {}
-        self._by_host: Groups[_Rule] = Groups(lambda rule: [(rule.resource.namespace, rule.host)], order=_age)
-        self._by_name: Groups[_Rule] = Groups(lambda rule: [(name,) for name in rule.names], order=_age)
+        self._rules: ReadRules[_Rule] = ReadRules(lambda resource, known: _read(resource, domain, known))
+        self._by_host: Groups[_Rule] = Groups(lambda rule: [(rule.resource.namespace, rule.host)], order=age)
         self._wildcards: dict[str, list[str]] = {}
         self.by_locality = False
         # Labels of clients that rules select by, and those that failover compares.
@@ -110,28 +110,20 @@ class DestinationRules:
 
         moved: the hosts that came or went; known: those there are.
         """
-        doubtful = {rule.resource.key: rule.resource for name in moved for rule in self._by_name.get((name,))}
-        if not replaced and not doubtful:
+        rules = self._rules.changed(replaced, moved, known)
+        if rules is self._rules:
             return self
-        keys = {resource.key for resource in replaced.gone}
-        stay = [resource for key, resource in doubtful.items() if key not in keys]
-        gone = [self._rules[key] for key in (*keys, *(resource.key for resource in stay))]
-        came = [_read(resource, self._domain, known) for resource in (*stay, *replaced.came)]
         result = copy.copy(self)
-        result._rules = {**self._rules}
-        for rule in gone:
-            del result._rules[rule.resource.key]
-        result._rules.update((rule.resource.key, rule) for rule in came)
-        result._by_host = self._by_host.changed(gone, came)
-        result._by_name = self._by_name.changed(gone, came)
+        result._rules = rules
+        result._by_host = self._by_host.changed(rules.gone, rules.came)
         result._wildcards = {}
         for namespace, host in result._by_host:
             if host.startswith("*"):
                 result._wildcards.setdefault(namespace, []).append(host)
         result.touched = frozenset(host for _, host in result._by_host.touched)
-        result.by_locality = any(rule.by_locality for rule in result._rules.values())
-        result.label_keys = frozenset().union(*(rule.selector_keys for rule in result._rules.values()))
-        result.priority_keys = frozenset().union(*(rule.priority_keys for rule in result._rules.values()))
+        result.by_locality = any(rule.by_locality for rule in rules)
+        result.label_keys = frozenset().union(*(rule.selector_keys for rule in rules))
+        result.priority_keys = frozenset().union(*(rule.priority_keys for rule in rules))
         return result
 
     def of(
@@ -149,10 +141,6 @@ class DestinationRules:
             if (pattern := most_specific(usable, host)) is not None:
                 return _join(usable[pattern])
         return None
-
-
-def _age(rule: _Rule) -> tuple[float, str, str]:
-    return rule.resource.age
 
 
 def _policies(spec: DestinationRuleSpec) -> Iterator[TrafficPolicy | PortTrafficPolicy]:

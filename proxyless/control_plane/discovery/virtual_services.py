@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxyless.control_plane.discovery.egress import Egress
+from proxyless.control_plane.discovery.read_rules import ReadRules, age
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
 from proxyless.control_plane.groups import Groups
 from proxyless.control_plane.replaced import Replaced
@@ -59,11 +60,10 @@ class VirtualServices:
     def __init__(self, settings: MeshSettings) -> None:
         # Hosts, patterns among them, that have other rules than those that these were made from (``changed``).
         self.touched: frozenset[str] = frozenset()
-        self._domain = settings.cluster_domain
-        self._rules: dict[Key, _Rule] = {}
-        self._by_host: Groups[_Rule] = Groups(lambda rule: [(host,) for host in rule.hosts], order=_age)
-        self._delegates: Groups[_Rule] = Groups(_delegate_buckets, order=_age)
-        self._by_name: Groups[_Rule] = Groups(lambda rule: [(name,) for name in rule.names], order=_age)
+        domain = settings.cluster_domain
+        self._rules: ReadRules[_Rule] = ReadRules(lambda resource, known: _read(resource, domain, known))
+        self._by_host: Groups[_Rule] = Groups(lambda rule: [(host,) for host in rule.hosts], order=age)
+        self._delegates: Groups[_Rule] = Groups(_delegate_buckets, order=age)
         self._wildcards: tuple[str, ...] = ()
         # Labels of clients that conditions look at.
         self.label_keys: frozenset[str] = frozenset()
@@ -80,24 +80,16 @@ class VirtualServices:
 
         moved: the hosts that came or went; known: those there are.
         """
-        doubtful = {rule.resource.key: rule.resource for name in moved for rule in self._by_name.get((name,))}
-        if not replaced and not doubtful:
+        rules = self._rules.changed(replaced, moved, known)
+        if rules is self._rules:
             return self
-        keys = {resource.key for resource in replaced.gone}
-        stay = [resource for key, resource in doubtful.items() if key not in keys]
-        gone = [self._rules[key] for key in (*keys, *(resource.key for resource in stay))]
-        came = [_read(resource, self._domain, known) for resource in (*stay, *replaced.came)]
         result = copy.copy(self)
-        result._rules = {**self._rules}
-        for rule in gone:
-            del result._rules[rule.resource.key]
-        result._rules.update((rule.resource.key, rule) for rule in came)
-        result._by_host = self._by_host.changed(gone, came)
-        result._delegates = self._delegates.changed(gone, came)
-        result._by_name = self._by_name.changed(gone, came)
+        result._rules = rules
+        result._by_host = self._by_host.changed(rules.gone, rules.came)
+        result._delegates = self._delegates.changed(rules.gone, rules.came)
         result._wildcards = tuple(host for (host,) in result._by_host if host.startswith("*"))
         result.touched = frozenset(host for (host,) in result._by_host.touched)
-        result.label_keys = frozenset().union(*(rule.labels for rule in result._rules.values()))
+        result.label_keys = frozenset().union(*(rule.labels for rule in rules))
         result._imported, result._sent_to, result._views = {}, {}, {}
         return result
 
@@ -177,10 +169,6 @@ class VirtualServices:
         if (known := self._imported.get(key)) is None:
             known = self._imported[key] = self._egress.rule(key.namespace, rule.hosts)
         return known
-
-
-def _age(rule: _Rule) -> tuple[float, str, str]:
-    return rule.resource.age
 
 
 def _delegate_buckets(rule: _Rule) -> Iterator[tuple[str, str]]:
