@@ -50,25 +50,33 @@ def run(arguments: argparse.Namespace) -> int:
     request = parse_url(arguments.method, arguments.url, headers)
     done: list[dict[str, Any]] = []
     with _warnings_once(), Interrupt() as interrupt, mesh_of(arguments) as mesh:
-        mesh.wait_ready(READY_TIMEOUT)
-        if arguments.explain:
-            for line in mesh.explain(arguments.method, arguments.url, dict(headers)).to_text():
-                output.message(line)
-        with httpx2.Client(transport=mesh.transport(), follow_redirects=False) as client:
-            try:
-                while len(done) < arguments.repeat and not interrupt.asked:
-                    done.append(_send(client, arguments, headers))
-            except KeyboardInterrupt:
-                if not done:
-                    raise
+        interrupt.run(lambda: _send_all(mesh, arguments, headers, done, interrupt))
         if any(one["error"] for one in done):
             _say_if_outside(mesh, request)
+    if not done:
+        return 130  # nothing to show: Ctrl-C came before the first answer
     _show(arguments, done)
     if arguments.explain:
         _print_phases(_summary(done)["phases"], arguments.repeat > 1)
     if interrupt.asked:
         return 130
     return 1 if any(one["error"] for one in done) else 0
+
+
+def _send_all(
+    mesh: Mesh,
+    arguments: argparse.Namespace,
+    headers: list[tuple[str, str]],
+    done: list[dict[str, Any]],
+    interrupt: Interrupt,
+) -> None:
+    mesh.wait_ready(READY_TIMEOUT)
+    if arguments.explain:
+        for line in mesh.explain(arguments.method, arguments.url, dict(headers)).to_text():
+            output.message(line)
+    with httpx2.Client(transport=mesh.transport(), follow_redirects=False) as client:
+        while len(done) < arguments.repeat and not interrupt.asked:
+            done.append(_send(client, arguments, headers))
 
 
 def _run_grpc(arguments: argparse.Namespace) -> int:

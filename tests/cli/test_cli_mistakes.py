@@ -166,9 +166,8 @@ def test_ctrl_c_shows_what_was_done_so_far(serving: Serving) -> None:
         out, err = many.communicate(timeout=30)
     finally:
         many.kill()
-    # Python itself may end by the signal, if that came while it ran a text (a dataclass, say): 130 to a shell, too.
-    assert many.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err
+    assert many.returncode == 130
     if out:  # else the signal came before the first answer
         assert out.split()[:3] == ["VALUE", "REQUESTS", "SHARE"]
         assert "requests, 0 retries" in err
