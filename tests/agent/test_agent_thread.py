@@ -25,12 +25,12 @@ def test_a_thread_that_has_ended_takes_no_work_and_raises_nothing() -> None:
     async def work() -> None: ...
 
     thread.start(main)
-    thread.submit(work()).result(10)
+    thread.submit(work()).result(60)
     thread.stop(10)
     thread.stop(10)
     thread.call_soon(pytest.fail, "called")
     with pytest.raises(concurrent.futures.CancelledError):
-        thread.submit(work()).result(10)
+        thread.submit(work()).result(60)
 
 
 def test_a_part_that_fails_unforeseen_is_told_and_started_again(

@@ -25,7 +25,7 @@ from proxyless.identity.enrol import enrol
 from proxyless.identity.svid import Svid, TrustBundle
 from proxyless.model.workload import REGISTER_METHOD
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 FREE = "127.0.0.1:0"
 Found = TypeVar("Found")
 

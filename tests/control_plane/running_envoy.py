@@ -23,7 +23,7 @@ class Envoy:
 
     def get(self, path: str) -> str:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{self.admin}{path}", timeout=10) as response:
+        with opener.open(f"http://{self.admin}{path}", timeout=60) as response:
             return str(response.read().decode())
 
     def clusters(self) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def test_envoy_reports_its_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         def ask(path: str) -> None:
-            with suppress(urllib.error.HTTPError), opener.open(f"http://{address}{path}", timeout=10):
+            with suppress(urllib.error.HTTPError), opener.open(f"http://{address}{path}", timeout=60):
                 pass
 
         def counted(metric: str) -> float:

@@ -20,7 +20,7 @@ from proxyless.control_plane.store.store import StoreError
 from proxyless.control_plane.world import MeshSettings
 from proxyless.model.errors import ConfigurationError
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def service(name: str, port: int = 80) -> str:

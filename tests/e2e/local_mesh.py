@@ -17,7 +17,7 @@ FREE = "127.0.0.1:0"
 Found = TypeVar("Found")
 
 
-def until(what: str, condition: Callable[[], Found | None], timeout: float = 30.0) -> Found:
+def until(what: str, condition: Callable[[], Found | None], timeout: float = 60.0) -> Found:
     """Poll ``condition`` until it gives something."""
     end = time.monotonic() + timeout
     while (found := condition()) is None:

@@ -43,7 +43,7 @@ def test_workload_terminated_under_traffic_drains(local: LocalMesh) -> None:
     mesh = start_two(local)
     with Traffic(mesh, "http://hello/") as traffic:
         os.kill(local.processes.pid("one"), signal.SIGTERM)
-        status = until("its end", local.processes._running["one"].poll, timeout=10)
+        status = until("its end", local.processes._running["one"].poll, timeout=60)
         traffic.more(100)
     local.processes._running.pop("one")
     assert status == 0
@@ -237,8 +237,8 @@ def test_gunicorn_preloaded_workers_call_through_the_mesh(local: LocalMesh, tmp_
     try:
         until("gunicorn", lambda: True if socket.exists() else None)
         with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket))) as client:
-            answers = [client.get("http://web/", timeout=20) for _ in range(10)]
+            answers = [client.get("http://web/", timeout=60) for _ in range(10)]
     finally:
         worker.terminate()
-        worker.wait(10)
+        worker.wait(60)
     assert [a.status_code for a in answers] == [200] * 10, answers[0].text

@@ -38,7 +38,7 @@ spec: {mtls: {mode: STRICT}}
 Found = TypeVar("Found")
 
 
-def until(what: str, condition: Callable[[], Found | None], timeout: float = 30.0) -> Found:
+def until(what: str, condition: Callable[[], Found | None], timeout: float = 60.0) -> Found:
     end = time.monotonic() + timeout
     while (found := condition()) is None or found is False:
         assert time.monotonic() < end, f"waited {timeout} s in vain for {what}"
@@ -112,7 +112,7 @@ class Sidecar:
 
     def client(self) -> httpx2.Client:
         """The application's: an HTTP client that has the sidecar as its proxy."""
-        return httpx2.Client(proxy=self.outbound, trust_env=False, timeout=10)
+        return httpx2.Client(proxy=self.outbound, trust_env=False, timeout=60)
 
     def stats(self, pattern: str) -> dict[str, int]:
         """Envoy's own counters by name."""
@@ -199,7 +199,7 @@ class EnvoyMesh:
         process = self.processes._running.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(10)
+            return process.wait(60)
         finally:
             process.kill()
             process.wait()

@@ -237,7 +237,7 @@ def test_grpc_between_two_sidecars(world: World, inbound: str) -> None:
 
             def answered() -> bytes | None:
                 with contextlib.suppress(grpc.RpcError):
-                    return bytes(call(b"hello ", timeout=10))
+                    return bytes(call(b"hello ", timeout=60))
                 return None
 
             assert f"URI={spiffe('plain')}" in until("an answer", answered).decode()
@@ -314,7 +314,7 @@ def test_grpc_stubs_of_the_library_to_a_sidecar(world: World, inbound: str) -> N
 
             def answered() -> bytes | None:
                 with contextlib.suppress(grpc.RpcError):
-                    return bytes(call(b"hello ", timeout=10))
+                    return bytes(call(b"hello ", timeout=60))
                 return None
 
             assert f"URI={spiffe('caller')}" in until("an answer", answered).decode()
@@ -474,7 +474,7 @@ def test_neither_outlives_the_other(world: World) -> None:
     bereft = mesh.sidecar("bereft", "bereft", world.port)
     process = mesh.processes._running.pop("bereft")
     os.kill(bereft.envoy, signal.SIGKILL)
-    assert process.wait(10) == 1
+    assert process.wait(60) == 1
     assert "proxyless: Envoy ended by signal 9" in mesh.log("bereft")
     names = {one["metadata"]["name"].partition("-")[0] for one in mesh.json("get", "workloads")["items"]}
     assert names == {"hello", "plain"}

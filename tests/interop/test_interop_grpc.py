@@ -86,7 +86,7 @@ def test_mutual_tls_between_grpc_programs(mesh: GrpcMesh) -> None:
         assert spiffe("client") in answer["peer"]
         # STRICT: nobody without a certificate.
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as plain, pytest.raises(grpc.RpcError) as error:
-            plain.unary_unary("/test.Echo/Call")(b"", timeout=20)
+            plain.unary_unary("/test.Echo/Call")(b"", timeout=60)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
         # And the client speaks to nobody but who it was told to expect.

@@ -57,7 +57,7 @@ CALLER = """
     seen = collections.Counter()
     for headers in [()] * 300 + [(("who", "me"),)] * 3:
         try:
-            seen[call(b"", timeout=20, metadata=headers).decode()] += 1
+            seen[call(b"", timeout=60, metadata=headers).decode()] += 1
         except grpc.RpcError as error:
             seen[f"{error.code().name}"] += 1
     print(dict(seen))

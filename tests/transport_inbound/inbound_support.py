@@ -143,7 +143,7 @@ class Running:
             self.loop.call_soon_threadsafe(self.stop.set)
 
     def connect(self, context: ssl.SSLContext | None = None) -> socket.socket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         try:
             return plain if context is None else context.wrap_socket(plain, server_hostname="127.0.0.1")
         except BaseException:
@@ -253,12 +253,12 @@ def serving_in_thread(
     thread = threading.Thread(target=run, name="test-server")
     thread.start()
     try:
-        running = listening.result(timeout=20)
+        running = listening.result(timeout=60)
         yield running
     finally:
         if listening.done() and listening.exception() is None:
             listening.result().end()
-        thread.join(timeout=15)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 

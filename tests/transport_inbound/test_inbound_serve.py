@@ -223,10 +223,10 @@ def test_metrics_endpoint(runtime: TestRuntime) -> None:
     with serving(echo, runtime) as server:
         server.request()
         host, port = server.metrics
-        with urllib.request.urlopen(f"http://{host}:{port}/stats/prometheus", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/stats/prometheus", timeout=60) as answer:
             text = answer.read().decode()
         assert 'istio_requests_total{connection_security_policy="none"' in text
-        with socket.create_connection(server.metrics, timeout=10) as connection:
+        with socket.create_connection(server.metrics, timeout=60) as connection:
             connection.sendall(b"GET /" + b"a" * 20_000 + b"\r\n\r\n")
             assert b"200" not in connection.recv(100)
 
@@ -252,16 +252,16 @@ def test_drain_finishes_what_is_under_way_and_still_answers(runtime: TestRuntime
         with server.connect() as busy, server.connect() as idle:
             assert exchange(idle).header("connection") is None
             busy.sendall(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
-            assert started.wait(10)
+            assert started.wait(60)
             server.end()
-            assert server.draining.wait(10)
+            assert server.draining.wait(60)
             # Draining: an open connection and a new one are both served, and told to go elsewhere.
             assert exchange(idle).header("connection") == "close"
             assert server.request().status == 200
             release.set()
             finished = read_reply(busy)
             assert (finished.status, finished.body, finished.header("connection")) == (200, b"ok", "close")
-        server.thread.join(15)
+        server.thread.join(60)
         with pytest.raises(ConnectionRefusedError):
             server.connect()
 
@@ -303,13 +303,13 @@ def test_first_request_of_a_connection_made_before_the_end_is_answered(
     with serving(echo, runtime, loop) as server, server.connect() as silent, server.connect() as idle:
         assert exchange(idle).status == 200
         server.end()
-        assert server.draining.wait(10)
-        with pytest.raises(ConnectionRefusedError):
+        assert server.draining.wait(60)
+        with pytest.raises(ConnectionError):  # a reset where it was queued when the listener closed
             while True:
                 server.connect().close()
                 time.sleep(0.005)  # more than MAX_PENDING of these at a time would push the silent one out
         assert exchange(silent).header("connection") == "close"
-        server.thread.join(15)
+        server.thread.join(60)
         assert not server.thread.is_alive()
 
 
@@ -318,9 +318,9 @@ def test_request_that_outlives_the_drain_is_given_up(runtime: TestRuntime, monke
     started, release = threading.Event(), threading.Event()
     with serving(slow_application(started, release), runtime) as server, server.connect() as connection:
         connection.sendall(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert started.wait(10)
+        assert started.wait(60)
         server.end()
-        server.thread.join(10)
+        server.thread.join(60)
         assert not server.thread.is_alive()
 
 

@@ -50,7 +50,7 @@ def test_signal_ends_the_server_well(number: int, hangs: bool, hangs_draining: b
             assert process.stdout is not None
             assert int(process.stdout.readline()) > 0
             process.send_signal(number)
-            output, _ = process.communicate(timeout=10)
+            output, _ = process.communicate(timeout=60)
             assert output.split() == says
             assert process.returncode == 0
         finally:

@@ -168,12 +168,12 @@ class Server:
 
     def __enter__(self) -> "Server":
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _closed(self) -> None:
@@ -286,12 +286,12 @@ CLIENTS = [(library, kind) for library in ("httpx", "httpx2") for kind in ("asyn
 
 def run(scenario: Awaitable[None]) -> None:
     """A scenario that hangs is a failure, not a wait."""
-    asyncio.run(asyncio.wait_for(scenario, 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 90))  # type: ignore[arg-type]
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for another thread to get somewhere."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in 10 s"
+        assert time.monotonic() < deadline, "it did not happen in 60 s"
         await asyncio.sleep(0.002)

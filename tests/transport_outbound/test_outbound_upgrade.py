@@ -44,7 +44,7 @@ async def close(stream: Any) -> None:
 async def exactly(stream: Any, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        piece = await done(stream.read(65536, timeout=20))
+        piece = await done(stream.read(65536, timeout=60))
         assert piece
         data += piece
     return data
@@ -105,7 +105,7 @@ def test_more_than_buffers_hold(which: Which) -> None:
                 assert await exactly(stream, 7) == b"welcome"
                 data = bytes(range(256)) * 16384  # 4 MiB
                 if client.is_async:
-                    sending = asyncio.create_task(stream.write(data, timeout=20))
+                    sending = asyncio.create_task(stream.write(data, timeout=60))
                     assert await exactly(stream, len(data)) == data
                     await sending
                 else:
@@ -162,11 +162,11 @@ def test_ends_and_timeouts(which: Which) -> None:
                 with pytest.raises(core.ReadTimeout):
                     await done(stream.read(10, timeout=0.05))
                 await done(stream.write(b"1"))
-                assert await done(stream.read(10, timeout=20)) == b""
+                assert await done(stream.read(10, timeout=60)) == b""
                 await done(stream.write(b"2"))  # half-closed is not closed
                 with pytest.raises((core.WriteError, core.WriteTimeout)):
                     for _ in range(2000):
-                        await done(stream.write(b"x" * 65536, timeout=20))
+                        await done(stream.write(b"x" * 65536, timeout=60))
                         await asyncio.sleep(0)
                 await close(stream)
                 with pytest.raises(core.WriteError):
@@ -276,7 +276,7 @@ def test_tls_inside(which: Which, tmp_path: Path) -> None:
         with mesh(proxy) as (_, runtime):
             async with Client(*which, runtime) as client, client.stream("GET", headers=ASK) as response:
                 outer = response.extensions["network_stream"]
-                inner = await done(outer.start_tls(context, "reviews", timeout=20))
+                inner = await done(outer.start_tls(context, "reviews", timeout=60))
                 assert inner.get_extra_info("ssl_object").version() == "TLSv1.3"
                 await done(inner.write(b"secret"))
                 assert await exactly(inner, 6) == b"secret"
