@@ -21,7 +21,7 @@ def test_a_connection_whose_peer_is_silent_is_ended(monkeypatch: pytest.MonkeyPa
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(PREFACE)
-            await asyncio.wait_for(reader.read(), 20)  # to the end, which a peer that answers would not see
+            await asyncio.wait_for(reader.read(), 60)  # to the end, which a peer that answers would not see
             writer.close()
         finally:
             await server.stop(None)

@@ -222,7 +222,7 @@ def test_a_caller_that_goes_is_no_failure_of_the_servicer(runtime: GrpcTestRunti
         echo = Echo()
         async with running(runtime, echo) as port, plaintext(port) as channel:
             going = channel.unary_unary(f"/{SERVICE}/Wait")(b"")
-            await asyncio.wait_for(echo.waiting.wait(), 30)
+            await asyncio.wait_for(echo.waiting.wait(), 60)
             going.cancel()
             while not metrics(runtime):
                 await asyncio.sleep(0.01)
@@ -286,7 +286,7 @@ def test_stop_drains(runtime: GrpcTestRuntime, authority: Authority) -> None:
         await server.start()
         async with mutual_tls(authority, port, WHO) as channel:
             waiting = asyncio.ensure_future(channel.unary_unary(f"/{SERVICE}/Wait")(b"", timeout=60))
-            await asyncio.wait_for(echo.waiting.wait(), 30)
+            await asyncio.wait_for(echo.waiting.wait(), 60)
             stopping = asyncio.create_task(server.stop(60))
             while "drain" not in runtime.told:
                 await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ from proxyless.xds_client.offline import load_entries
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MORE = int(os.environ.get("PROXYLESS_CORPUS", "0"))
 corpus = settings(
-    max_examples=MORE or 60,
+    max_examples=MORE or 40,
     derandomize=not MORE,
     database=None,
     deadline=None,

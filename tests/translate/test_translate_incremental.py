@@ -69,7 +69,7 @@ def explained(type_url: str, name: str, number: int, changed: Any) -> bool:
     return (type_url, name) in changed or wildcard
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(_histories())
 def test_after_any_changes_it_gives_what_one_from_scratch_gives(
     history: tuple[list[int], list[tuple[list[Change], set[int]]]],

@@ -32,7 +32,7 @@ async def _two_hundred(runtime: FakeRuntime) -> None:
 def test_two_hundred_at_once(new_loop) -> None:  # type: ignore[no-untyped-def]
     with mesh(echo) as (server, runtime):
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(asyncio.wait_for(_two_hundred(runtime), 30))
+            runner.run(asyncio.wait_for(_two_hundred(runtime), 90))
         assert server.connections <= 200
         assert len(runtime.ended) == 400
         assert runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 0
@@ -221,7 +221,7 @@ with mesh(echo) as (server, runtime):
     os.close(reading)
     sync.close()
     loop.run_until_complete(aclient.aclose())
-    asyncio.run(asyncio.wait_for(eventually(lambda: server.open == 0), 10))
+    asyncio.run(asyncio.wait_for(eventually(lambda: server.open == 0), 60))
     os.close(writing)
     os.waitpid(child, 0)
     loop.close()

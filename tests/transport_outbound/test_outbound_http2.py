@@ -372,7 +372,7 @@ def test_hundreds_of_streams_and_some_given_up(new_loop) -> None:  # type: ignor
 
     with mesh2(script, {SettingCodes.MAX_CONCURRENT_STREAMS: 1000}) as (server, runtime):
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(asyncio.wait_for(scenario(runtime), 60))
+            runner.run(asyncio.wait_for(scenario(runtime), 250))
         assert server.connections == 1
         assert len(runtime.ended) == 800
         assert settled(runtime, server.port)
