@@ -55,7 +55,8 @@ def test_one_port_serves_mutual_tls_and_plaintext(runtime: GrpcTestRuntime, auth
         assert open_["security"] == "insecure"
         assert all(one["peer"].startswith("ipv4:127.0.0.1:") for one in (known, nameless, open_))
 
-    asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None).run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
+        runner.run(main())
 
 
 async def _strict(runtime: GrpcTestRuntime, authority: Authority) -> None:
