@@ -108,7 +108,7 @@ def test_a_faulty_document_is_refused_alone() -> None:
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata: {a: b}", "KindNotRead", Level.INFO),
         ("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}", "KindNotRead", Level.INFO),
         ("apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: x}", "KindNotActedOn", Level.WARNING),
-        ("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy", "KindNotActedOn", Level.WARNING),
+        ("apiVersion: telemetry.istio.io/v1\nkind: Telemetry", "KindNotActedOn", Level.WARNING),
         ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "KindNotActedOn", Level.WARNING),
     ],
 )
@@ -399,6 +399,8 @@ _KINDS = st.sampled_from(
         ("networking.istio.io/v1", "ServiceEntry"),
         ("networking.istio.io/v1", "WorkloadEntry"),
         ("security.istio.io/v1", "PeerAuthentication"),
+        ("security.istio.io/v1", "AuthorizationPolicy"),
+        ("security.istio.io/v1", "RequestAuthentication"),
         ("discovery.k8s.io/v1", "EndpointSlice"),
         ("v1", "Service"),
         ("v1", "Namespace"),

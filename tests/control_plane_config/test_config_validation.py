@@ -19,6 +19,8 @@ API = {
     "ServiceEntry": "networking.istio.io/v1",
     "WorkloadEntry": "networking.istio.io/v1",
     "PeerAuthentication": "security.istio.io/v1",
+    "AuthorizationPolicy": "security.istio.io/v1",
+    "RequestAuthentication": "security.istio.io/v1",
     "Service": "v1",
     "EndpointSlice": "discovery.k8s.io/v1",
 }

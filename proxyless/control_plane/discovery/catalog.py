@@ -14,9 +14,11 @@ from proxyless.control_plane.discovery.peer_authentications import PeerAuthentic
 from proxyless.control_plane.discovery.service import Kind, Service, ServiceEndpoint, ServicePort, selects
 from proxyless.control_plane.discovery.services import Services
 from proxyless.control_plane.discovery.topics import (
+    AUTHORIZATIONS,
     EVERYTHING,
     HOSTS,
     PEERS,
+    REQUESTS,
     RULES,
     SERVICES,
     SIDECARS,
@@ -26,6 +28,7 @@ from proxyless.control_plane.discovery.topics import (
     service_topic,
 )
 from proxyless.control_plane.discovery.virtual_services import VirtualServices
+from proxyless.control_plane.discovery.workload_policies import WorkloadPolicies
 from proxyless.control_plane.resources.names import candidates, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.sidecar import SidecarSpec
@@ -78,6 +81,16 @@ class Catalog:
             if before is not None and not change.of("PeerAuthentication")
             else PeerAuthentications(world)
         )
+        self.authorization_policies: WorkloadPolicies = (
+            before.authorization_policies
+            if before is not None and not change.of("AuthorizationPolicy")
+            else WorkloadPolicies(world, "AuthorizationPolicy")
+        )
+        self.request_authentications: WorkloadPolicies = (
+            before.request_authentications
+            if before is not None and not change.of("RequestAuthentication")
+            else WorkloadPolicies(world, "RequestAuthentication")
+        )
         self.sidecars: Sidecars = (
             before.sidecars if before is not None and not change.of("Sidecar") else Sidecars(world)
         )
@@ -105,6 +118,10 @@ class Catalog:
             yield from map(policy_topic, self.destination_rules.touched)
         if self.peer_authentications is not before.peer_authentications:
             yield PEERS
+        if self.authorization_policies is not before.authorization_policies:
+            yield AUTHORIZATIONS
+        if self.request_authentications is not before.request_authentications:
+            yield REQUESTS
         if self.sidecars is not before.sidecars:
             yield SIDECARS
 
@@ -115,6 +132,8 @@ class Catalog:
             self.virtual_services.label_keys
             | self.destination_rules.label_keys
             | self.peer_authentications.label_keys
+            | self.authorization_policies.label_keys
+            | self.request_authentications.label_keys
             | self.sidecars.label_keys
             | {TLS_MODE_LABEL}
         )

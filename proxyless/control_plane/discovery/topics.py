@@ -11,8 +11,10 @@ from proxyless.control_plane.resources.names import candidates
 Topic = tuple[str, ...]
 
 EVERYTHING: Topic = ("everything",)
-# Any service; which hosts there are; any VirtualService; any PeerAuthentication; any Sidecar.
+# Any service; which hosts there are; any VirtualService; any PeerAuthentication; any Sidecar; any AuthorizationPolicy;
+# any RequestAuthentication.
 SERVICES, HOSTS, RULES, PEERS, SIDECARS = ("services",), ("hosts",), ("rules",), ("peers",), ("sidecars",)
+AUTHORIZATIONS, REQUESTS = ("authorizations",), ("requests",)
 _ANY = "*"
 
 
@@ -65,6 +67,10 @@ def topics(
             return policy_topic(host), policy_topic(_ANY)
         case "peer_authentications", _, _:
             return (PEERS,)
+        case "authorization_policies", _, _:
+            return (AUTHORIZATIONS,)
+        case "request_authentications", _, _:
+            return (REQUESTS,)
         case "sidecars", _, _:
             return (SIDECARS,)
     return (EVERYTHING,)

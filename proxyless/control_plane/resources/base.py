@@ -170,6 +170,15 @@ class WorkloadSelector(Spec):
     match_labels: Mapping[Text, Text] = {}
 
 
+class PolicyTargetReference(Spec):
+    """Istio's type.v1beta1.PolicyTargetReference: a gateway, or what a waypoint stands before."""
+
+    group: Text = ""
+    kind: Text = ""
+    name: Text = ""
+    namespace: Text = ""
+
+
 class NetworkingWorkloadSelector(Spec):
     """Istio's networking.v1alpha3.WorkloadSelector (ServiceEntry, Sidecar): ``labels``, not ``matchLabels``."""
 

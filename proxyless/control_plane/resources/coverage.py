@@ -8,8 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 from proxyless.control_plane.resources import schema
+from proxyless.control_plane.resources.authorization_policy import (
+    DRY_RUN,
+    FILTERS,
+    Action,
+    AuthorizationPolicySpec,
+    is_dry_run,
+)
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec, TLSMode, TrafficPolicy
 from proxyless.control_plane.resources.problem import Level, Problem
+from proxyless.control_plane.resources.request_authentication import RequestAuthenticationSpec
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
 from proxyless.control_plane.resources.sidecar import CaptureMode, SidecarSpec
@@ -26,6 +34,7 @@ CODE = "FieldNotActedOn"
 
 _ENVOY = "only Envoy clients act on it"
 _L4 = "only Envoy clients act on it, in tunnels and on the egress listeners of their Sidecar"
+_TARGET = "gateways and waypoints are not served, and nothing else is a target: it acts nowhere"
 _NOT_SENT = "calls are answered with 503 rather than sent with less security"
 _POLICY: Mapping[str, str] = MappingProxyType(
     {
@@ -84,6 +93,8 @@ NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "spec.inboundConnectionPool": _ENVOY,
             "spec.egress.bind": _ENVOY,
         },
+        "AuthorizationPolicy": {"spec.targetRef": _TARGET, "spec.targetRefs": _TARGET},
+        "RequestAuthentication": {"spec.targetRef": _TARGET, "spec.targetRefs": _TARGET},
         "WorkloadEntry": {"spec.network": "every network is one"},
         "Service": {
             "spec.externalIPs": "",
@@ -173,11 +184,34 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
             yield from _tls_modes("spec.trafficPolicy", spec.traffic_policy)
             for index, subset in enumerate(spec.subsets):
                 yield from _tls_modes(f"spec.subsets[{index}].trafficPolicy", subset.traffic_policy)
+        case AuthorizationPolicySpec() as spec:
+            yield from _authorization(resource, spec)
+        case RequestAuthenticationSpec() as spec:
+            for index, jwt in enumerate(spec.jwt_rules):
+                if jwt.jwks_uri and not jwt.jwks:
+                    note = "servers fetch the keys themselves; its host must be a known service, or tokens are refused"
+                    yield f"spec.jwtRules[{index}].jwksUri", note
+                elif not jwt.jwks:
+                    note = "keys are not discovered; without jwks or jwksUri every token of this issuer is refused"
+                    yield f"spec.jwtRules[{index}].issuer", note
         case ServiceEntrySpec() as spec:
             for index, endpoint in enumerate(spec.endpoints):
                 yield from _socket(f"spec.endpoints[{index}].address", endpoint)
         case WorkloadEntrySpec() as spec:
             yield from _socket("spec.address", spec)
+
+
+def _authorization(resource: Resource[Any], spec: AuthorizationPolicySpec) -> Iterator[tuple[str, str]]:
+    if is_dry_run(resource.annotations):
+        yield f'metadata.annotations["{DRY_RUN}"]', "the policy is not enforced, and what it would do is not recorded"
+    if spec.action is Action.AUDIT:
+        yield "spec.action", "nothing is audited"
+    if spec.action is Action.CUSTOM:
+        yield "spec.action", "no external authorizer is asked, and so what the rules match is denied"
+    for index, rule in enumerate(spec.rules):
+        for number, condition in enumerate(rule.when):
+            if condition.key.startswith(FILTERS):
+                yield f"spec.rules[{index}].when[{number}].key", _ENVOY
 
 
 def _gateways(path: str, route: HTTPRoute | TLSRoute | TCPRoute) -> Iterator[tuple[str, str]]:

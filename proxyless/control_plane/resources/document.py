@@ -130,8 +130,7 @@ class _Reader:
         node = metadata.get("namespace") if metadata else None
         self._namespace = node.value if node and isinstance(node.value, str) else ""
         if kinds.is_unserved_mesh_kind(self._kind, self._api_version):
-            consequence = "; what it restricts is NOT restricted" if self._kind == "AuthorizationPolicy" else ""
-            message = f"kind {self._kind} ({self._api_version}) is not acted on by this version{consequence}"
+            message = f"kind {self._kind} ({self._api_version}) is not acted on by this version"
             self._say("KindNotActedOn", message, level=Level.WARNING)
         elif (meant := kinds.meant(self._kind, self._api_version)) is not None:
             hint = f"; did you mean {meant}?" if meant else ""

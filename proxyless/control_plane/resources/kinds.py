@@ -4,10 +4,12 @@ import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from proxyless.control_plane.resources.authorization_policy import AuthorizationPolicySpec
 from proxyless.control_plane.resources.base import Spec
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec
 from proxyless.control_plane.resources.mesh_config import MeshConfigSpec
 from proxyless.control_plane.resources.peer_authentication import PeerAuthenticationSpec
+from proxyless.control_plane.resources.request_authentication import RequestAuthenticationSpec
 from proxyless.control_plane.resources.service import EndpointSliceSpec, NamespaceSpec, ServiceSpec
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
 from proxyless.control_plane.resources.sidecar import SidecarSpec
@@ -52,6 +54,15 @@ KINDS = MappingProxyType(
             Kind(
                 "PeerAuthentication", _SECURITY, PeerAuthenticationSpec, "peerauthentications", ("pa",), required=False
             ),
+            # It says "let nobody in".
+            Kind(
+                *("AuthorizationPolicy", _SECURITY, AuthorizationPolicySpec, "authorizationpolicies", ("ap",)),
+                required=False,
+            ),
+            Kind(
+                *("RequestAuthentication", _SECURITY, RequestAuthenticationSpec, "requestauthentications", ("ra",)),
+                required=False,
+            ),
             # The ConfigMap named ``istio``; the spec is the YAML text in its ``data.mesh``.
             Kind("ConfigMap", ("v1",), MeshConfigSpec, "configmaps", ("cm",), root="data.mesh"),
         )
@@ -62,7 +73,7 @@ KINDS = MappingProxyType(
 _NOT_ACTED_ON = MappingProxyType(
     {
         "networking.istio.io": {"Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"},
-        "security.istio.io": {"AuthorizationPolicy", "RequestAuthentication"},
+        "security.istio.io": set(),
         "telemetry.istio.io": {"Telemetry"},
         "extensions.istio.io": {"WasmPlugin", "ExtensionFilter"},
         _GATEWAY_API: {

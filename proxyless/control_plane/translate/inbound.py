@@ -10,6 +10,7 @@ from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.endpoints import TLS_MODE_LABEL
 from proxyless.control_plane.resources.names import split_target
 from proxyless.control_plane.translate import tls
+from proxyless.control_plane.translate.authorization import Guard, guard
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.listener import router_filter
@@ -38,20 +39,21 @@ def inbound_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
         address=address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port)),
         metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
     )
+    guarded = guard(catalog, scope, notes)
     both = mode is MutualTls.PERMISSIVE
     if mode is not MutualTls.DISABLE:
-        chain = _chain("inbound-mtls", match="tls" if both else "")
+        chain = _chain("inbound-mtls", guarded, match="tls" if both else "")
         chain.transport_socket.CopyFrom(tls.server(scope.kind))
         listener.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        listener.filter_chains.append(_chain("inbound-plaintext", match="raw_buffer" if both else ""))
+        listener.filter_chains.append(_chain("inbound-plaintext", guarded, match="raw_buffer" if both else ""))
     return listener
 
 
-def _chain(name: str, *, match: str) -> listener_components_pb2.FilterChain:
+def _chain(name: str, guarded: Guard, *, match: str) -> listener_components_pb2.FilterChain:
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix="inbound",
-        http_filters=[router_filter()],
+        http_filters=[*guarded.http, router_filter()],
         route_config=route_pb2.RouteConfiguration(
             name="inbound",
             virtual_hosts=[

@@ -12,6 +12,7 @@ from proxyless.control_plane.discovery.protocol import PortProtocol, declared
 from proxyless.control_plane.resources.server_tls import ServerTLSMode, ServerTLSSettings, TLSProtocol
 from proxyless.control_plane.resources.sidecar import UNIX, IstioIngressListener
 from proxyless.control_plane.translate import tls
+from proxyless.control_plane.translate.authorization import Guard, guard
 from proxyless.control_plane.translate.client import Scope
 from proxyless.control_plane.translate.generated import Notes
 from proxyless.control_plane.translate.metadata import metadata
@@ -37,6 +38,10 @@ def ingress_names(catalog: Catalog) -> list[str]:
     return [_name(one) for one in _listeners(catalog)]
 
 
+def is_ingress(name: str) -> bool:
+    return name.startswith(_PREFIX)
+
+
 def ingress_cluster_names(catalog: Catalog) -> list[str]:
     return [_cluster_name(one) for one in _listeners(catalog)]
 
@@ -58,13 +63,14 @@ def ingress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
     settings = asked.tls if mode is MutualTls.DISABLE else None
     if asked.tls is not None and settings is None:
         notes.add(f"{name}: tls left out, it needs a PeerAuthentication with mode DISABLE for the port")
+    guarded = guard(catalog, scope, notes)
     if mode is not MutualTls.DISABLE:
-        chain = _chain(asked, authenticated=True)
+        chain = _chain(asked, guarded, authenticated=True)
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         result.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = _chain(asked, authenticated=False)
+        chain = _chain(asked, guarded, authenticated=False)
         if mode is not MutualTls.DISABLE:
             chain.filter_chain_match.transport_protocol = "raw_buffer"
         elif settings is not None and settings.mode is not ServerTLSMode.PASSTHROUGH:
@@ -85,14 +91,18 @@ def ingress_cluster(catalog: Catalog, name: str, notes: Notes) -> cluster_pb2.Cl
     return application_cluster(name, _endpoint(asked), pool, declared(asked.port.protocol, ""), notes)
 
 
-def _chain(asked: IstioIngressListener, *, authenticated: bool) -> listener_components_pb2.FilterChain:
+def _chain(asked: IstioIngressListener, guarded: Guard, *, authenticated: bool) -> listener_components_pb2.FilterChain:
     name = "inbound-mtls" if authenticated else "inbound-plaintext"
     settings, protocol = asked.tls, declared(asked.port.protocol, "")
     # TLS that is terminated here has HTTP inside when the port says HTTPS.
     terminated = settings is not None and settings.mode is not ServerTLSMode.PASSTHROUGH
     if protocol.is_http or (protocol is PortProtocol.HTTPS and terminated):
-        return http_chain(name, inbound_manager(_cluster_name(asked), authenticated=authenticated))
-    return plain_chain(name, _cluster_name(asked), origin="Sidecar")
+        return http_chain(name, inbound_manager(_cluster_name(asked), guarded, authenticated=authenticated))
+    chain = plain_chain(name, _cluster_name(asked), origin="Sidecar")
+    filters = [*guarded.network, *chain.filters]
+    chain.ClearField("filters")
+    chain.filters.extend(filters)
+    return chain
 
 
 def _server(settings: ServerTLSSettings) -> base_pb2.TransportSocket:

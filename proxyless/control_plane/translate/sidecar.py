@@ -16,6 +16,7 @@ from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.resources.destination_rule import ConnectionPoolSettings
 from proxyless.control_plane.translate import cors, fault, http_proxy, tls
+from proxyless.control_plane.translate.authorization import Guard, guard
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.connection_pool import (
     apply_connection_pool,
@@ -37,12 +38,12 @@ _Manager = hcm_pb2.HttpConnectionManager
 _INBOUND_RETRIES, _INBOUND_RETRY_ON = 2, "reset-before-request"
 
 
-def sidecar_listener(catalog: Catalog, scope: Scope, name: str) -> listener_pb2.Listener | None:
+def sidecar_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> listener_pb2.Listener | None:
     """None for a name that is not one of ``SidecarPorts.listeners``."""
     if port := outbound_port(name):
         return _outbound(name, port)
     if (inbound := InboundPort.of_listener(name)) is not None:
-        return _inbound(catalog, scope, inbound)
+        return _inbound(catalog, scope, inbound, notes)
     return None
 
 
@@ -111,7 +112,7 @@ def _outbound(name: str, port: int) -> listener_pb2.Listener:
     )
 
 
-def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort) -> listener_pb2.Listener:
+def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort, notes: Notes) -> listener_pb2.Listener:
     labels = scope.label_map
     mode = catalog.peer_authentications.mode(scope.namespace, labels, inbound.port)
     origin = catalog.peer_authentications.origin(scope.namespace, labels) or "default"
@@ -122,19 +123,20 @@ def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort) -> listener_p
         metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
         listener_filters=[tls_inspector()],
     )
+    guarded = guard(catalog, scope, notes)
     if mode is not MutualTls.DISABLE:
-        chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, authenticated=True))
+        chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, guarded, authenticated=True))
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         listener.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = http_chain("inbound-plaintext", inbound_manager(inbound.cluster, authenticated=False))
+        chain = http_chain("inbound-plaintext", inbound_manager(inbound.cluster, guarded, authenticated=False))
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         listener.filter_chains.append(chain)
     return listener
 
 
-def inbound_manager(cluster: str, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
+def inbound_manager(cluster: str, guarded: Guard, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
     result = manager("inbound")
     result.server_name = "istio-envoy"
     if authenticated:
@@ -159,7 +161,7 @@ def inbound_manager(cluster: str, *, authenticated: bool) -> hcm_pb2.HttpConnect
     )
     # It comes by CDS of its own, which a listener that is there first must not be refused for.
     result.route_config.validate_clusters.value = False
-    result.http_filters.append(router_filter())
+    result.http_filters.extend([*guarded.http, router_filter()])
     return result
 
 

@@ -17,8 +17,8 @@ from proxyless.control_plane.discovery.service import Kind, Service, selects
 from proxyless.control_plane.resources import service as k8s
 from proxyless.control_plane.resources.names import split_target
 from proxyless.control_plane.resources.resource import Key, Resource
-from proxyless.control_plane.translate import inbound
-from proxyless.control_plane.translate.client import Scope
+from proxyless.control_plane.translate import inbound, ingress_listeners
+from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import ClusterName
 from proxyless.control_plane.translate.metadata import rule_of
 from proxyless.control_plane.translate.sidecar_ports import InboundPort
@@ -28,7 +28,7 @@ from proxyless.control_plane.translate.traffic_policy import cluster_policy
 TRACED = frozenset(
     {
         "VirtualService", "DestinationRule", "Service", "ServiceEntry", "EndpointSlice", "WorkloadEntry",
-        "PeerAuthentication",
+        "PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication",
     }
 )  # fmt: skip
 # What people ask about again and again is remembered, up to a point.
@@ -107,7 +107,10 @@ class Sources:
             yield from self._places(service)
 
     def _of_listener(self, scope: Scope, name: str) -> Iterator[Key]:
-        if name.startswith(inbound.PREFIX) or InboundPort.of_listener(name) is not None:
+        own = InboundPort.of_listener(name) is not None or ingress_listeners.is_ingress(name)
+        if name.startswith(inbound.PREFIX) or (scope.kind is ClientKind.ENVOY and own):
+            for policies in (self._catalog.authorization_policies, self._catalog.request_authentications):
+                yield from (one.key for one in policies.of(scope.namespace, scope.label_map))
             policy = self._catalog.peer_authentications.of(scope.namespace, scope.label_map)
             if policy is not None:
                 yield policy.key

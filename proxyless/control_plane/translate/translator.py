@@ -41,7 +41,7 @@ _Key = tuple[str, Scope, str]
 
 def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
     if scope.kind is ClientKind.ENVOY:
-        listener: Message | None = sidecar_listener(catalog, scope, name)
+        listener: Message | None = sidecar_listener(catalog, scope, name, notes)
         listener = listener or egress_listener(catalog, scope, name, notes)
         listener = listener or ingress_listener(catalog, scope, name, notes)
         if listener is not None:

@@ -13,7 +13,14 @@ from proxyless.control_plane.resources.resource import Resource
 
 # What of the catalog was asked (None for the whole), the part of it ("" for itself), the method, and its arguments.
 Question = tuple[Hashable, ...]
-_PARTS = ("virtual_services", "destination_rules", "peer_authentications", "sidecars")
+_PARTS = (
+    "virtual_services",
+    "destination_rules",
+    "peer_authentications",
+    "authorization_policies",
+    "request_authentications",
+    "sidecars",
+)
 
 
 class Asked:

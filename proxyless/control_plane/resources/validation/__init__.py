@@ -8,18 +8,22 @@ from typing import Any
 
 from proxyless.control_plane.resources.problem import Problem
 from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.validation.authorization_policy import check_authorization_policy
 from proxyless.control_plane.resources.validation.checks import Checks
 from proxyless.control_plane.resources.validation.destination_rule import check_destination_rule
 from proxyless.control_plane.resources.validation.peer_authentication import check_peer_authentication
+from proxyless.control_plane.resources.validation.request_authentication import check_request_authentication
 from proxyless.control_plane.resources.validation.service import check_endpoint_slice, check_service
 from proxyless.control_plane.resources.validation.service_entry import check_service_entry, check_workload_entry
 from proxyless.control_plane.resources.validation.sidecar import check_sidecar
 from proxyless.control_plane.resources.validation.virtual_service import check_virtual_service
 
 _CHECKS: dict[str, Callable[[Checks, Any], None]] = {
+    "AuthorizationPolicy": check_authorization_policy,
     "DestinationRule": check_destination_rule,
     "EndpointSlice": check_endpoint_slice,
     "PeerAuthentication": check_peer_authentication,
+    "RequestAuthentication": check_request_authentication,
     "Service": check_service,
     "ServiceEntry": check_service_entry,
     "Sidecar": check_sidecar,
