@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from schema_strategies import Hints, message
 
 from proxyless.control_plane.configuration.settings import mesh_settings
+from proxyless.control_plane.resources import authorization_policy as ap
 from proxyless.control_plane.resources import destination_rule as dr
+from proxyless.control_plane.resources import request_authentication as ra
 from proxyless.control_plane.resources import service as svc
 from proxyless.control_plane.resources import service_entry as se
 from proxyless.control_plane.resources import sidecar as sc
 from proxyless.control_plane.resources import virtual_service as vs
 from proxyless.control_plane.resources.base import (
     NetworkingWorkloadSelector,
+    PolicyTargetReference,
     PortSelector,
     StringMatch,
     WorkloadSelector,
@@ -81,6 +84,50 @@ _localities = _one(["", "r", "r/z", "r/z/s", "other/*"])
 _addresses = _one(["10.0.0.1", "127.0.0.1", "::1", "vm.example.com", "unix:///run/x.sock"])
 _port_names = _one(["http", "grpc", "tcp", "https", "tls", "http2", "a"])
 _percentages = _one([{}, {"value": 0}, {"value": 0.0001}, {"value": 33.3}, {"value": 100}])
+_principals = _one(["*", "cluster.local/ns/default/sa/a", "td/ns/default/*", "*/sa/a.b", "*(", "spiffe://x/ns/y/sa/z"])
+_token_principals = _one(["*", "issuer/subject", "https://i/*", "*/s", "*i/s", "*s", "i*", "i/s*", "/", "é"])
+_namespace_names = _one(["default", "*", "a*", "*b*", "a.b", "(", "[a"])
+_service_accounts = _one(["a", "default/a", "a.b/c(d", "é"])
+_networks = _one(["10.0.0.1", "10.0.0.0/8", "10.1.2.3/8", "::1", "::/0", "0.0.0.0/0", "::ffff:10.0.0.1"])
+_port_texts = _one(["0", "80", "9080", "65535"])
+_policy_paths = _one(
+    [
+        "/",
+        "/x",
+        "/x*",
+        "*.js",
+        "*",
+        "/a?b",
+        "/é",
+        "/{*}",
+        "/a/{*}/b/{**}",
+        "/{**}",
+        "/{**}/end",
+        "/{*}.m4s",
+        "/a.b(/{*}",
+    ]
+)
+_policy_values = st.one_of(_one(["*", "a", "a*", "*a", "*a*", "A.example:80"]), st.text(min_size=1, max_size=6))
+_attributes = st.one_of(
+    _one(sorted(ap.ATTRIBUTES)),
+    _one(["request.headers[x-a]", "request.headers[X-Mixed]", "request.headers[:path]", "request.headers[grpc-x]"]),
+    _one(["request.auth.claims[a]", "request.auth.claims[a][b]", "request.auth.claims[a[b]]"]),
+    _one(["experimental.envoy.filters.http.x[y]"]),
+)
+_CONDITION_VALUES = {
+    "source.ip": _networks,
+    "remote.ip": _networks,
+    "destination.ip": _networks,
+    "destination.port": _port_texts,
+    "source.serviceAccount": _service_accounts,
+    "source.namespace": _namespace_names,
+    "source.principal": _principals,
+}
+
+
+def _condition(key: str) -> st.SearchStrategy[dict[str, Any]]:
+    values = st.lists(_CONDITION_VALUES.get(key, _policy_values), min_size=1, max_size=2)
+    return st.tuples(_one(["values", "notValues"]), values).map(lambda pair: {"key": key, pair[0]: pair[1]})
 
 
 def _many(strategy: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> st.SearchStrategy[list[Any]]:
@@ -231,6 +278,51 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (ServerTLSSettings, "private_key"): st.just("/etc/certs/key.pem"),
     (ServerTLSSettings, "ca_certificates"): st.just("/etc/certs/ca.pem"),
     (ServerTLSSettings, "subject_alt_names"): _sans,
+    # AuthorizationPolicy, RequestAuthentication
+    (PolicyTargetReference, "group"): st.just("gateway.networking.k8s.io"),
+    (PolicyTargetReference, "kind"): _one(["Gateway", "GatewayClass"]),
+    (PolicyTargetReference, "name"): _one(NAMES),
+    (PolicyTargetReference, "namespace"): st.just(""),
+    **{
+        (model, f"{negation}{field}"): _many(values, 1, 2)
+        for model, fields in {
+            ap.Source: {
+                "principals": _principals,
+                "request_principals": _token_principals,
+                "namespaces": _namespace_names,
+                "service_accounts": _service_accounts,
+                "ip_blocks": _networks,
+                "remote_ip_blocks": _networks,
+            },
+            ap.Operation: {
+                "hosts": _policy_values,
+                "ports": _port_texts,
+                "methods": _policy_values,
+                "paths": _policy_paths,
+            },
+        }.items()
+        for field, values in fields.items()
+        for negation in ("", "not_")
+    },
+    (ap.Rule, "from_"): _many(st.deferred(lambda: message(ap.From, HINTS)), 1, 2),
+    (ap.Rule, "to"): _many(st.deferred(lambda: message(ap.To, HINTS)), 1, 2),
+    (ap.Rule, "when"): _many(_attributes.flatmap(_condition), 1, 2),
+    # Only with action CUSTOM, of which there is nothing else to see.
+    (ap.AuthorizationPolicySpec, "provider"): st.none(),
+    (ap.AuthorizationPolicySpec, "action"): _one(["ALLOW", "DENY", "AUDIT"]),
+    (ap.AuthorizationPolicySpec, "rules"): _many(st.deferred(lambda: message(ap.Rule, HINTS)), 1, 3),
+    (ra.JWTHeader, "name"): _header_names,
+    (ra.JWTHeader, "prefix"): _one(["", "Bearer ", "T"]),
+    (ra.ClaimToHeader, "header"): _header_names,
+    (ra.ClaimToHeader, "claim"): _one(["sub", "a.b", "é"]),
+    (ra.JWTRule, "issuer"): _one(["i", "https://issuer.example", "j"]),
+    (ra.JWTRule, "audiences"): _many(_texts),
+    (ra.JWTRule, "jwks"): _one(["", '{"keys": []}', '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}']),
+    (ra.JWTRule, "jwks_uri"): _one(["", "https://api.example.com/keys", "http://reviews/keys", "http://[::1]:81/"]),
+    (ra.JWTRule, "from_params"): _many(_texts),
+    (ra.JWTRule, "from_cookies"): _many(_texts),
+    (ra.JWTRule, "output_payload_to_header"): st.one_of(st.just(""), _header_names),
+    (ra.JWTRule, "space_delimited_claims"): _many(_texts),
 }
 
 
@@ -267,6 +359,19 @@ ALWAYS = {
     (ServerTLSSettings, "server_certificate"),
     (ServerTLSSettings, "private_key"),
     (ServerTLSSettings, "ca_certificates"),
+    (PolicyTargetReference, "name"),
+    (PolicyTargetReference, "kind"),
+    (PolicyTargetReference, "group"),
+    (ap.From, "source"),
+    (ap.To, "operation"),
+    (ap.Source, "ip_blocks"),
+    (ap.Operation, "paths"),
+    (ap.AuthorizationPolicySpec, "rules"),
+    (ra.JWTHeader, "name"),
+    (ra.ClaimToHeader, "header"),
+    (ra.ClaimToHeader, "claim"),
+    (ra.JWTRule, "issuer"),
+    (ra.RequestAuthenticationSpec, "jwt_rules"),
 }
 
 
@@ -286,6 +391,18 @@ EITHER = {
     dr.LoadBalancerSettings: [("simple", "consistent_hash")],
     dr.LocalityLoadBalancerSetting: [("distribute", "failover"), ("distribute", "failover_priority")],
     se.ServiceEntrySpec: [("endpoints", "workload_selector")],
+    ap.Source: [
+        ("principals", "service_accounts"),
+        ("principals", "not_service_accounts"),
+        ("not_principals", "service_accounts"),
+        ("not_principals", "not_service_accounts"),
+        ("namespaces", "service_accounts"),
+        ("namespaces", "not_service_accounts"),
+        ("not_namespaces", "service_accounts"),
+        ("not_namespaces", "not_service_accounts"),
+    ],
+    ap.AuthorizationPolicySpec: [("selector", "target_ref", "target_refs")],
+    ra.RequestAuthenticationSpec: [("selector", "target_ref", "target_refs")],
 }
 HINTS = Hints(FIELDS, ALWAYS, EITHER)
 

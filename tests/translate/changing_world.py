@@ -267,11 +267,37 @@ spec: {selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}
 kind: PeerAuthentication
 metadata: {name: some, namespace: a}
 spec: {selector: {matchLabels: {zone: x}}, portLevelMtls: {'1': {mode: DISABLE}, '9080': {mode: STRICT}}}
+---
+kind: AuthorizationPolicy
+metadata: {name: nothing, namespace: a}
+spec: {}
+---
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: a}
+spec: {selector: {matchLabels: {team: x}}, action: DENY, rules: [{from: [{source: {namespaces: [b]}}]}]}
+---
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: a}
+spec: {selector: {matchLabels: {role: x}}, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}
+---
+kind: AuthorizationPolicy
+metadata: {name: mesh, namespace: istio-system}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}
+---
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: a}
+spec: {jwtRules: [{issuer: i, jwksUri: 'http://reviews.b/keys'}, {issuer: j, jwksUri: 'https://api.example.com/keys'}]}
+---
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: b}
+spec: {selector: {matchLabels: {idle: '1'}}, jwtRules: [{issuer: i, jwks: '{"keys": []}'}]}
 """
 _VERSIONS = {
     "Service": "v1",
     "EndpointSlice": "discovery.k8s.io/v1",
     "PeerAuthentication": "security.istio.io/v1",
+    "AuthorizationPolicy": "security.istio.io/v1",
+    "RequestAuthentication": "security.istio.io/v1",
 }
 
 WORKLOADS = [

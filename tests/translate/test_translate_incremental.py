@@ -21,6 +21,7 @@ _THEMES = [
     {"Service", "DestinationRule", "Workload", "MeshSettings"},
     {"Service", "ServiceEntry", "VirtualService"},
     {"Service", "Workload", "WorkloadEntry", "EndpointSlice", "ServiceEntry", "PeerAuthentication"},
+    {"AuthorizationPolicy", "RequestAuthentication", "PeerAuthentication", "Sidecar", "Service", "MeshSettings"},
 ]
 
 
