@@ -9,7 +9,8 @@ from proxyless.control_plane.resources.parse import parse
 from proxyless.control_plane.resources.problem import Level, Problem
 
 TARGET = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}
-KEYS = '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'
+KEY = '{"kty": "oct", "k": "AQIDBA"}'
+KEYS = f'{{"keys": [{KEY}]}}'
 
 
 def problems_of(kind: str, spec: dict[str, Any], level: Level, **metadata: Any) -> list[Problem]:
@@ -62,7 +63,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("RequestAuthentication", jwt(audiences=["a"], forwardOriginalToken=True, fromCookies=["c"], timeout="1s")),
     ("RequestAuthentication", jwt(fromHeaders=[{"name": "x-jwt", "prefix": "T "}], fromParams=["p"])),
     ("RequestAuthentication", jwt(outputClaimToHeaders=[{"header": "x-sub", "claim": "sub"}])),
-    ("RequestAuthentication", jwt(jwks='{"kty": "RSA"}')),
+    ("RequestAuthentication", jwt(jwks=KEY)),
 ]
 
 
@@ -120,6 +121,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 BAD_JWT: list[tuple[dict[str, Any], str, str]] = [
     ({"jwtRules": [{}]}, "spec.jwtRules[0].issuer", "one of issuer, jwksUri"),
     (jwt(jwks="{}"), "spec.jwtRules[0].jwks", "Key Set"),
+    (jwt(jwks='{"keys": []}'), "spec.jwtRules[0].jwks", "can verify"),
+    (jwt(jwks='{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'), "spec.jwtRules[0].jwks", "can verify"),
+    (jwt(jwks='{"keys": [{"kty": "EC", "crv": "secp256k1"}, 1]}'), "spec.jwtRules[0].jwks", "can verify"),
     (jwt(jwks="keys"), "spec.jwtRules[0].jwks", "Key Set"),
     ({"jwtRules": [{"jwksUri": "ftp://a/b"}]}, "spec.jwtRules[0].jwksUri", "http"),
     ({"jwtRules": [{"jwksUri": "https://a:99999/b"}]}, "spec.jwtRules[0].jwksUri", "http"),

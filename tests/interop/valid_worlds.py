@@ -123,6 +123,11 @@ _CONDITION_VALUES = {
     "source.namespace": _namespace_names,
     "source.principal": _principals,
 }
+_KEY = (
+    '{"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", '
+    '"y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}'
+)
+_KEY_SETS = [_KEY, f'{{"keys": [{_KEY}]}}', f'{{"keys": [{{"kty": "new"}}, {_KEY}]}}', '{"kty": "oct", "k": "AQIDBA"}']
 
 
 def _condition(key: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -317,7 +322,7 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (ra.ClaimToHeader, "claim"): _one(["sub", "a.b", "é"]),
     (ra.JWTRule, "issuer"): _one(["i", "https://issuer.example", "j"]),
     (ra.JWTRule, "audiences"): _many(_texts),
-    (ra.JWTRule, "jwks"): _one(["", '{"keys": []}', '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}']),
+    (ra.JWTRule, "jwks"): _one(["", *_KEY_SETS]),
     (ra.JWTRule, "jwks_uri"): _one(["", "https://api.example.com/keys", "http://reviews/keys", "http://[::1]:81/"]),
     (ra.JWTRule, "from_params"): _many(_texts),
     (ra.JWTRule, "from_cookies"): _many(_texts),

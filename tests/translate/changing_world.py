@@ -290,7 +290,7 @@ spec: {jwtRules: [{issuer: i, jwksUri: 'http://reviews.b/keys'}, {issuer: j, jwk
 ---
 kind: RequestAuthentication
 metadata: {name: tokens, namespace: b}
-spec: {selector: {matchLabels: {idle: '1'}}, jwtRules: [{issuer: i, jwks: '{"keys": []}'}]}
+spec: {selector: {matchLabels: {idle: '1'}}, jwtRules: [{issuer: i, jwks: '{"kty": "oct", "k": "AQIDBA"}'}]}
 """
 _VERSIONS = {
     "Service": "v1",

@@ -21,7 +21,8 @@ SIDECAR_PORT = "inbound|0.0.0.0|9080|8080"
 LABELS = {"app": "reviews", "version": "v1"}
 CLIENTS = {kind: Client(kind=kind, labels=LABELS) for kind in ClientKind}
 ENVOY, LIBRARY, GRPC = (CLIENTS[kind] for kind in (ClientKind.ENVOY, ClientKind.PROXYLESS, ClientKind.GRPC))
-KEYS = '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'
+KEY = '{"kty": "oct", "k": "AQIDBA"}'
+KEYS = f'{{"keys": [{KEY}]}}'
 
 
 def document(kind: str, spec: dict[str, Any], name: str = "p", **metadata: Any) -> str:
@@ -481,14 +482,18 @@ def test_grpc_servers_verify_no_tokens() -> None:
 @pytest.mark.parametrize(
     ("rule", "keys"),
     [
-        ({"issuer": "i"}, {"keys": []}),
-        ({"issuer": "i", "jwks": '{"kty": "RSA"}'}, {"keys": [{"kty": "RSA"}]}),
+        ({"issuer": "i", "jwks": KEY}, {"keys": [json.loads(KEY)]}),
         ({"issuer": "i", "jwks": KEYS, "jwksUri": "http://a/b"}, json.loads(KEYS)),
     ],
 )
 def test_keys(rule: dict[str, Any], keys: Any) -> None:
     (provider,) = tokens(translator(authentication(rule))).providers.values()
     assert json.loads(provider.local_jwks.inline_string) == keys
+
+
+def test_an_issuer_without_keys_has_none() -> None:
+    (provider,) = tokens(translator(authentication({"issuer": "i"}))).providers.values()
+    assert provider.remote_jwks.http_uri.cluster == "BlackHoleCluster"
 
 
 ENTRY = """

@@ -18,7 +18,7 @@ from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.resources.request_authentication import JWTRule
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.translate.client import ClientKind, Scope
-from proxyless.control_plane.translate.cluster_name import ClusterName
+from proxyless.control_plane.translate.cluster_name import BLACK_HOLE, ClusterName
 from proxyless.control_plane.translate.durations import duration
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.rbac_matchers import JWT_FILTER, JWT_PAYLOAD
@@ -26,7 +26,8 @@ from proxyless.control_plane.translate.rbac_matchers import JWT_FILTER, JWT_PAYL
 # Istio's.
 _FETCH_TIMEOUT, _KEYS_LAST = 5.0, 300.0
 _SPACE_DELIMITED = frozenset({"permission", "scope"})
-_NO_KEYS = '{"keys": []}'
+# Envoy refuses a set without keys. Nothing answers there, and a token whose keys are not to be had is refused.
+_NOWHERE = "http://no-keys.invalid/"
 
 _Requirement = config_pb2.JwtRequirement
 
@@ -84,7 +85,7 @@ def _provider(catalog: Catalog, scope: Scope, rule: JWTRule, notes: Notes) -> co
         provider.from_headers.add(name=header.name, value_prefix=header.prefix)
     for claim in rule.output_claim_to_headers:
         provider.claim_to_headers.add(header_name=claim.header, claim_name=claim.claim)
-    if rule.jwks or not rule.jwks_uri:
+    if rule.jwks:
         provider.local_jwks.inline_string = _key_set(rule.jwks)
     else:
         provider.remote_jwks.CopyFrom(_remote(catalog, scope, rule, notes))
@@ -93,22 +94,25 @@ def _provider(catalog: Catalog, scope: Scope, rule: JWTRule, notes: Notes) -> co
 
 def _key_set(text: str) -> str:
     """Istio takes a single key too, Envoy a set only."""
-    if not text:
-        return _NO_KEYS
     return text if "keys" in json.loads(text) else f'{{"keys": [{text}]}}'
 
 
 def _remote(catalog: Catalog, scope: Scope, rule: JWTRule, notes: Notes) -> config_pb2.RemoteJwks:
     """Through the cluster of the URL's host (Istio without fetching of its own: PILOT_JWT_ENABLE_REMOTE_JWKS=envoy)."""
+    if not rule.jwks_uri:
+        return _fetched(_NOWHERE, BLACK_HOLE, _FETCH_TIMEOUT)
     url = urlsplit(rule.jwks_uri)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     resolved = catalog.resolve(host, scope.namespace)
     service = resolved[1] if resolved else None
     if service is None or service.port(port) is None:
         notes.add(f"jwksUri {rule.jwks_uri}: no service is known as {host}:{port}; its tokens are refused until one is")
-    timeout = duration(_FETCH_TIMEOUT if rule.timeout is None else rule.timeout)
-    name = str(ClusterName(port, "", resolved[0] if resolved else host))
+    name = ClusterName(port, "", resolved[0] if resolved else host)
+    return _fetched(rule.jwks_uri, str(name), _FETCH_TIMEOUT if rule.timeout is None else rule.timeout)
+
+
+def _fetched(uri: str, cluster: str, timeout: float) -> config_pb2.RemoteJwks:
     return config_pb2.RemoteJwks(
-        http_uri=http_uri_pb2.HttpUri(uri=rule.jwks_uri, cluster=name, timeout=timeout),
+        http_uri=http_uri_pb2.HttpUri(uri=uri, cluster=cluster, timeout=duration(timeout)),
         cache_duration=duration(_KEYS_LAST),
     )
