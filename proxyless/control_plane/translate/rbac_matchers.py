@@ -7,10 +7,11 @@ an expression, which Istio leaves out.
 import re
 from collections.abc import Iterable
 
-from envoy.config.rbac.v3 import rbac_pb2
+from envoy.config.rbac.v3.rbac_pb2 import Permission, Principal
 from envoy.config.route.v3 import route_components_pb2 as rc
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
-from envoy.type.matcher.v3 import metadata_pb2, path_pb2, string_pb2, value_pb2
+from envoy.type.matcher.v3 import metadata_pb2, path_pb2, value_pb2
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from proxyless.control_plane.translate.generated import pack
 from proxyless.control_plane.translate.matchers import regex
@@ -23,22 +24,18 @@ _ONE, _ANY = "{*}", "{**}"
 # What Envoy lets {*} stand for, which {**} may have in any number of segments.
 _PATH_CHARACTERS = r"a-zA-Z0-9\-._~%!$&'()+,;:@=*"
 
-Permission = rbac_pb2.Permission
-Principal = rbac_pb2.Principal
-String = string_pb2.StringMatcher
 
-
-def text(value: str) -> String:
+def text(value: str) -> StringMatcher:
     """``*`` is any text but none, ``*x`` a suffix, ``x*`` a prefix, and anything else itself."""
     if value == "*":
         return _expression(_SOMETHING)
     if value.startswith("*"):
-        return String(suffix=value[1:])
-    return String(prefix=value[:-1]) if value.endswith("*") else String(exact=value)
+        return StringMatcher(suffix=value[1:])
+    return StringMatcher(prefix=value[:-1]) if value.endswith("*") else StringMatcher(exact=value)
 
 
-def _expression(source: str) -> String:
-    return String(safe_regex=regex(source))
+def _expression(source: str) -> StringMatcher:
+    return StringMatcher(safe_regex=regex(source))
 
 
 def header(name: str, value: str, *, ignore_case: bool = False) -> rc.HeaderMatcher:
@@ -91,7 +88,7 @@ def service_account(value: str, namespace: str) -> Principal:
     return _authenticated(_expression(f"{_SPIFFE}.+/ns/{place}/(.+/|)sa/{name}(/.+)?"))
 
 
-def _authenticated(name: String) -> Principal:
+def _authenticated(name: StringMatcher) -> Principal:
     return Principal(authenticated=Principal.Authenticated(principal_name=name))
 
 
@@ -105,18 +102,18 @@ def request_principal(value: str) -> Principal:
         by_issuer = by_subject = something
     elif value.startswith("*"):
         if slash:
-            by_issuer = something if issuer == "*" else String(suffix=issuer[1:])
-            by_subject = String(exact=subject)
+            by_issuer = something if issuer == "*" else StringMatcher(suffix=issuer[1:])
+            by_subject = StringMatcher(exact=subject)
         else:
-            by_issuer, by_subject = something, String(suffix=value[1:])
+            by_issuer, by_subject = something, StringMatcher(suffix=value[1:])
     elif value.endswith("*"):
         if slash:
-            by_issuer = String(exact=issuer)
-            by_subject = something if subject == "*" else String(prefix=subject[:-1])
+            by_issuer = StringMatcher(exact=issuer)
+            by_subject = something if subject == "*" else StringMatcher(prefix=subject[:-1])
         else:
-            by_issuer, by_subject = String(prefix=value[:-1]), something
+            by_issuer, by_subject = StringMatcher(prefix=value[:-1]), something
     else:
-        by_issuer, by_subject = String(exact=issuer), String(exact=subject)
+        by_issuer, by_subject = StringMatcher(exact=issuer), StringMatcher(exact=subject)
     both = [
         _claim(["iss"], value_pb2.ValueMatcher(string_match=by_issuer)),
         _claim(["sub"], value_pb2.ValueMatcher(string_match=by_subject)),

@@ -8,11 +8,10 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from envoy.config.rbac.v3 import rbac_pb2
+from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy, Principal
 
 from proxyless.control_plane.resources.authorization_policy import CLAIMS, FILTERS, HEADERS, From, Rule, To
 from proxyless.control_plane.translate import rbac_matchers as matchers
-from proxyless.control_plane.translate.rbac_matchers import Permission, Principal
 from proxyless.control_plane.translate.tcp_proxy import cidr
 
 _HOST, _METHOD, _PATH = ":authority", ":method", "path"
@@ -55,7 +54,7 @@ class Unknown(Exception):
 _Asked = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 
-def policy(rule: Rule, context: Context, left_out: Callable[[str], None]) -> rbac_pb2.Policy | None:
+def policy(rule: Rule, context: Context, left_out: Callable[[str], None]) -> Policy | None:
     """None: nobody can match. left_out: told of each attribute that the server cannot tell.
 
     Such a rule lets nobody in; one that keeps callers out does so whatever the attribute is (Istio, for TCP).
@@ -63,7 +62,7 @@ def policy(rule: Rule, context: Context, left_out: Callable[[str], None]) -> rba
     asked = [(one.key, one.values, one.not_values) for one in rule.when]
     permissions = [one for one in asked if _is_of_permission(one[0])]
     principals = [one for one in asked if not _is_of_permission(one[0])]
-    result = rbac_pb2.Policy()
+    result = Policy()
     try:
         for operation in [_operation(to) for to in rule.to] or [[]]:
             result.permissions.append(_all_permissions([*operation, *permissions], context, left_out))
@@ -74,9 +73,9 @@ def policy(rule: Rule, context: Context, left_out: Callable[[str], None]) -> rba
     return result
 
 
-def never() -> rbac_pb2.Policy:
+def never() -> Policy:
     """Istio's policy that matches no request."""
-    return rbac_pb2.Policy(
+    return Policy(
         permissions=[Permission(not_rule=Permission(any=True))], principals=[Principal(not_id=Principal(any=True))]
     )
 
@@ -123,7 +122,7 @@ def _known(asked: Iterable[_Asked], context: Context, left_out: Callable[[str], 
             raise Unknown(key)
 
 
-def _all_permissions(asked: Iterable[_Asked], context: Context, left_out: Callable[[str], None]) -> rbac_pb2.Permission:
+def _all_permissions(asked: Iterable[_Asked], context: Context, left_out: Callable[[str], None]) -> Permission:
     found = []
     for key, values, not_values in _known(asked, context, left_out):
         if values:
@@ -134,7 +133,7 @@ def _all_permissions(asked: Iterable[_Asked], context: Context, left_out: Callab
     return Permission(and_rules=Permission.Set(rules=found or [Permission(any=True)]))
 
 
-def _all_principals(asked: Iterable[_Asked], context: Context, left_out: Callable[[str], None]) -> rbac_pb2.Principal:
+def _all_principals(asked: Iterable[_Asked], context: Context, left_out: Callable[[str], None]) -> Principal:
     found = []
     for key, values, not_values in _known(asked, context, left_out):
         if values:
@@ -145,7 +144,7 @@ def _all_principals(asked: Iterable[_Asked], context: Context, left_out: Callabl
     return Principal(and_ids=Principal.Set(ids=found or [Principal(any=True)]))
 
 
-def _permissions(key: str, values: tuple[str, ...], context: Context) -> list[rbac_pb2.Permission]:
+def _permissions(key: str, values: tuple[str, ...], context: Context) -> list[Permission]:
     if key == _HOST:
         return [Permission(header=matchers.header(_HOST, value, ignore_case=True)) for value in values]
     if key == _METHOD:
@@ -162,7 +161,7 @@ def _permissions(key: str, values: tuple[str, ...], context: Context) -> list[rb
     return [matchers.filter_metadata(name, field, values)]
 
 
-def _principals(key: str, values: tuple[str, ...], context: Context) -> list[rbac_pb2.Principal]:
+def _principals(key: str, values: tuple[str, ...], context: Context) -> list[Principal]:
     match key:
         case "source.principal":
             return [matchers.principal(value, context.trust_domain) for value in values]
