@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from judges import Judges, envoy, grpc_programs, library
-from valid_worlds import configurations, repaired, world
+from valid_worlds import configurations, policies, repaired, world
 
 from proxyless.control_plane.closure import closure
 from proxyless.control_plane.resources.parse import parse
@@ -71,6 +71,13 @@ def library_refusals(made: World) -> dict[str, list[str]]:
 @given(configurations())
 @pytest.mark.timeout(0 if MORE else 600)
 def test_nobody_refuses_what_is_valid(judges: Judges, written: list[dict[str, Any]]) -> None:
+    assert refusals(judges, world(written)) == {}, [repaired(document)[0] for document in written]
+
+
+@settings(corpus, max_examples=MORE or 40)
+@given(policies())
+@pytest.mark.timeout(0 if MORE else 600)
+def test_nobody_refuses_a_policy(judges: Judges, written: list[dict[str, Any]]) -> None:
     assert refusals(judges, world(written)) == {}, [repaired(document)[0] for document in written]
 
 

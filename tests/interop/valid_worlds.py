@@ -489,6 +489,18 @@ def configurations() -> st.SearchStrategy[list[Document]]:
     return st.tuples(st.tuples(*rules, *others), sidecar).map(lambda pair: [*pair[0], *pair[1]])
 
 
+def policies() -> st.SearchStrategy[list[Document]]:
+    """Policies that every workload of these worlds is subject to."""
+
+    def for_all(document: Document) -> Document:
+        spec = {key: value for key, value in document["spec"].items() if key not in _TARGETS}
+        return {**document, "metadata": {"name": document["metadata"]["name"], "namespace": "default"}, "spec": spec}
+
+    some = [DOCUMENTS[kind].map(for_all) for kind in ("AuthorizationPolicy", "AuthorizationPolicy")]
+    return st.tuples(*some, DOCUMENTS["RequestAuthentication"].map(for_all), _sidecars).map(list)
+
+
+_TARGETS = frozenset({"selector", "targetRef", "targetRefs"})
 _L4 = [{"name": name, "port": port} for name, port in zip(("tcp", "tls"), L4_PORTS, strict=True)]
 _SERVICES = [
     {

@@ -330,6 +330,8 @@ TOKEN = source(requestPrincipals="*")
         (GRPC, TOKEN, "gRPC servers cannot tell request.auth.principal"),
         (GRPC, when("request.auth.claims[a]", "b"), "cannot tell request.auth.claims[a]"),
         (GRPC, when("connection.sni", "b"), "cannot tell connection.sni"),
+        (GRPC, when("request.headers[GRPC-timeout]", "b"), "cannot tell request.headers[GRPC-timeout]"),
+        (GRPC, when("request.headers[:scheme]", "b"), "cannot tell request.headers[:scheme]"),
         (LIBRARY, when("experimental.envoy.filters.a[b]", "c"), "library servers cannot tell experimental"),
     ],
 )

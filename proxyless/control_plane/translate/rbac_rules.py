@@ -17,6 +17,7 @@ from proxyless.control_plane.translate.tcp_proxy import cidr
 _HOST, _METHOD, _PATH = ":authority", ":method", "path"
 _ABOUT_REQUESTS = (_HOST, _METHOD, _PATH, "request.")
 _ABOUT_TOKENS = "request.auth."
+_NOT_IN_GRPC = (f"{HEADERS}[grpc-", f"{HEADERS}[:scheme]")
 
 
 class Server(enum.Enum):
@@ -31,8 +32,8 @@ class Server(enum.Enum):
         if self is Server.ENVOY_TCP:
             return not attribute.startswith(_ABOUT_REQUESTS)
         if self is Server.GRPC:
-            # gRFC A41: no metadata of filters, no server name.
-            return not attribute.startswith((_ABOUT_TOKENS, FILTERS, "connection.sni"))
+            # gRFC A41: no metadata of filters, no server name, and a rule about these headers is refused.
+            return not attribute.lower().startswith((_ABOUT_TOKENS, FILTERS, "connection.sni", *_NOT_IN_GRPC))
         return self is Server.ENVOY or not attribute.startswith(FILTERS)
 
 
