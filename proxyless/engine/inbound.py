@@ -5,25 +5,18 @@ filter chain accepts, a request that got as far as here (its port became STRICT 
 foreign server accepted it) is answered 403 and its connection closed: a client learns why.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from proxyless.engine.caller import Caller
+from proxyless.engine.jwt_guard import guarded
 from proxyless.engine.matching import string_matches
+from proxyless.engine.rbac import Situation, denied_by
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
+from proxyless.model.authorization import JwtGuard, Rbac
 from proxyless.model.inbound import InboundListener, MutualTls
-from proxyless.model.spiffe import SpiffeId
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What is known of the connection that a request came on.
-
-    tls: None when the server that accepted it does not say. peer: proved in a handshake that we verified, else None.
-    """
-
-    tls: bool | None = None
-    peer: SpiffeId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +27,25 @@ class Allow:
 ALLOW = Allow()
 
 
-def decide(listener: InboundListener | None, caller: Caller, head: Request) -> Allow | Respond:
+def decide(
+    listener: InboundListener | None, caller: Caller, head: Request, *, authority_known: bool = True
+) -> Allow | Respond:
     """Whether ``head`` may reach the application on a port with this listener.
 
     None for the listener: the control plane has said nothing of the port, which is Istio's default, PERMISSIVE.
+    authority_known: False where the server does not tell which authority was asked for.
     """
     if listener is None:
         return ALLOW
     if caller.peer is not None:
         if listener.san and not any(string_matches(san, str(caller.peer)) for san in listener.san):
             return _refuse(head, f"{caller.peer} is not among the identities that port {listener.port} accepts")
-        return ALLOW
-    if listener.mutual_tls is not MutualTls.STRICT:
-        return ALLOW
+    elif listener.mutual_tls is MutualTls.STRICT:
+        return _not_mutual(listener, caller, head)
+    return _filtered(listener, caller, head, authority_known) if listener.filters else ALLOW
+
+
+def _not_mutual(listener: InboundListener, caller: Caller, head: Request) -> Respond:
     if caller.tls is None:
         # Fail closed: a header could claim anything, so an unknown connection counts as plaintext.
         return _refuse(
@@ -56,6 +55,30 @@ def decide(listener: InboundListener | None, caller: Caller, head: Request) -> A
         )
     how = "TLS without a certificate of the mesh" if caller.tls else "plaintext"
     return _refuse(head, f"port {listener.port} requires mutual TLS (STRICT), this connection is {how}")
+
+
+def _filtered(listener: InboundListener, caller: Caller, head: Request, authority_known: bool) -> Allow | Respond:
+    situation = Situation(head, caller, authority_known=authority_known)
+    for one in listener.filters:
+        if isinstance(one, JwtGuard):
+            refused = guarded(one, head)
+            if refused is not None:
+                return refused
+        elif (policy := denied_by(one, situation)) is not None:
+            # Envoy's response code details; it sets no flag.
+            return respond(head, 403, b"RBAC: access denied", f"rbac_access_denied_matched_policy[{policy}]", ())
+    return ALLOW
+
+
+def strictest(listeners: Iterable[InboundListener]) -> InboundListener | None:
+    """Where the port is not known, the mode of the strictest counts, and the filters of all."""
+    found = None
+    filters: tuple[Rbac | JwtGuard, ...] = ()
+    for listener in listeners:
+        filters += listener.filters
+        if found is None or (listener.mutual_tls is MutualTls.STRICT and found.mutual_tls is not MutualTls.STRICT):
+            found = listener
+    return replace(found, filters=filters) if found is not None and filters else found
 
 
 def _refuse(head: Request, reason: str) -> Respond:

@@ -20,7 +20,7 @@ def normalised(path: str) -> str:
     end = min((found for mark in "?#" if (found := path.find(mark)) >= 0), default=len(path))
     whole = _ESCAPE.sub(_unescaped, path[:end].replace("\\", "/"))
     whole = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", whole)
-    return _without_dots(whole) + path[end:]
+    return without_dots(whole) + path[end:]
 
 
 def is_acceptable(path: str) -> bool:
@@ -33,7 +33,7 @@ def _unescaped(match: re.Match[str]) -> str:
     return character if character in _UNRESERVED else match[0]
 
 
-def _without_dots(path: str) -> str:
+def without_dots(path: str) -> str:
     """RFC 3986 section 5.2.4."""
     if "/." not in path:
         return path

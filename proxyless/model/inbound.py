@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from proxyless.model.authorization import JwtGuard, Rbac
 from proxyless.model.matching import StringMatcher
 
 
@@ -16,9 +17,13 @@ class MutualTls(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class InboundListener:
-    """One port of this workload. ``san``: a peer's identity must match one, unless empty (any identity of the mesh)."""
+    """One port of this workload. ``san``: a peer's identity must match one, unless empty (any identity of the mesh).
+
+    filters: each must let a request in, in this order.
+    """
 
     port: int
     mutual_tls: MutualTls = MutualTls.PERMISSIVE
     san: tuple[StringMatcher, ...] = ()
     ignored: tuple[str, ...] = ()
+    filters: tuple[Rbac | JwtGuard, ...] = ()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from proxyless.engine.inbound import ALLOW, Caller, decide
+from proxyless.engine.caller import Caller
+from proxyless.engine.inbound import ALLOW, decide
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
 from proxyless.model.inbound import InboundListener, MutualTls

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inbound_support import CLIENT, SERVER, Authority, Running, TestRuntime, echo, exchange, read_reply
 from inbound_support import serving_in_thread as serving
 
-from proxyless.engine.inbound import Caller
+from proxyless.engine.caller import Caller
 from proxyless.transport.inbound import protocol
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import client_cert

@@ -8,10 +8,11 @@ from typing import Any
 
 import grpc
 
-from proxyless.engine.inbound import Caller
+from proxyless.engine.caller import Caller
+from proxyless.engine.inbound import strictest
 from proxyless.transport.grpc_server.behaviour import NOBODY_ASYNC, NOBODY_SYNC, wrap
 from proxyless.transport.grpc_server.callers import Callers, Served
-from proxyless.transport.grpc_server.rpc import Metadata, Rpc, Sizes, anonymous, strictest
+from proxyless.transport.grpc_server.rpc import Metadata, Rpc, Sizes, anonymous
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import XFCC, believable
 from proxyless.transport.inbound.runtime import InboundRuntime

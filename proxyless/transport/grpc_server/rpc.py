@@ -6,11 +6,12 @@ import base64
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from proxyless.engine.inbound import Allow, Caller, decide
+from proxyless.engine.caller import Caller
+from proxyless.engine.inbound import Allow, decide
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
-from proxyless.model.inbound import InboundListener, MutualTls
+from proxyless.model.inbound import InboundListener
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
@@ -133,7 +134,8 @@ def _judge(served: Served, listener: InboundListener | None, head: Request, prob
     elif problem := path_problem(head.path, head.method):
         verdict = respond(head, 400, b"Bad Request", f"the request has {problem}", ())
     else:
-        verdict = decide(listener, served.facts.caller, head)
+        # grpcio tells its interceptors the method, and not the authority.
+        verdict = decide(listener, served.facts.caller, head, authority_known=False)
     return Refusal(verdict) if isinstance(verdict, Respond) else None
 
 
@@ -163,20 +165,11 @@ def read(received: Metadata, facts: Connection) -> tuple[list[tuple[str, str | b
     return kept, judged
 
 
-def strictest(listeners: Iterable[InboundListener]) -> InboundListener | None:
-    """Where the port is not known, that of the strictest counts."""
-    found = None
-    for listener in listeners:
-        if listener.mutual_tls is MutualTls.STRICT:
-            return listener
-        found = found or listener
-    return found
-
-
 def anonymous(peer: str) -> Served:
     """A caller of a server that is not ours. peer: as gRPC writes it."""
     scheme, _, address = peer.partition(":")
-    return Served(Connection(Caller(), remote=unquote(address) if scheme in ("ipv4", "ipv6") else ""), 0)
+    remote = unquote(address) if scheme in ("ipv4", "ipv6") else ""
+    return Served(Connection(Caller(remote=remote), remote=remote), 0)
 
 
 def error_name(error: BaseException) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from proxyless.engine.inbound import Allow, Caller, decide
+from proxyless.engine.caller import Caller
+from proxyless.engine.inbound import Allow, decide
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters

@@ -5,7 +5,7 @@ Works under any ASGI server; only ``proxyless serve`` tells it about TLS, so und
 
 from __future__ import annotations
 
-from proxyless.engine.inbound import Caller
+from proxyless.engine.caller import Caller
 from proxyless.engine.steps import Flag
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.observation import ServerObservation
@@ -49,10 +49,12 @@ class MeshASGI:
 
 def _unknown(scope: Scope) -> Connection:
     """A connection of a server that is not ours: nothing about it is believed."""
-    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
-    return Connection(
-        Caller(), local=f"{server[0]}:{server[1] or 0}", remote=f"{client[0]}:{client[1] or 0}" if client[0] else ""
-    )
+    local, remote = _address(scope.get("server")), _address(scope.get("client"))
+    return Connection(Caller(local=local, remote=remote), local=local, remote=remote)
+
+
+def _address(pair: tuple[str, int | None] | None) -> str:
+    return f"{pair[0]}:{pair[1] or 0}" if pair and pair[0] else ""
 
 
 class _Exchange:

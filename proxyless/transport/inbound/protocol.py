@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from proxyless.engine.inbound import Caller
+from proxyless.engine.caller import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
 from proxyless.transport.inbound.asgi import MeshASGI

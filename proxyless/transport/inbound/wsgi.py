@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-from proxyless.engine.inbound import Caller, decide
+from proxyless.engine.caller import Caller
+from proxyless.engine.inbound import decide
+from proxyless.engine.paths import normalised
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
@@ -43,15 +45,12 @@ class MeshWSGI:
             return self.app(environ, start_response)
         _strip(environ)
         head = _head(environ)
-        remote, local = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_NAME", "")
-        seen = self.runtime.telemetry.begin_server(
-            head,
-            Connection(
-                remote=f"{remote}:{environ.get('REMOTE_PORT', 0)}" if remote else "",
-                local=f"{local}:{environ.get('SERVER_PORT', '')}",
-            ),
-        )
-        verdict = self._judge(head, environ)
+        _respell(environ, head)
+        address = environ.get("REMOTE_ADDR", "")
+        remote = f"{address}:{environ.get('REMOTE_PORT', 0)}" if address else ""
+        local = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+        seen = self.runtime.telemetry.begin_server(head, Connection(remote=remote, local=local))
+        verdict = self._judge(head, environ, Caller(local=local, remote=remote))
         if isinstance(verdict, Respond):
             seen.end(verdict.status, verdict.flags, response_bytes=len(verdict.body), reason=verdict.reason)
             return _refuse(verdict, start_response, head.method)
@@ -63,7 +62,7 @@ class MeshWSGI:
             environ["wsgi.input"] = body
         return _Response(self.app, environ, start_response, seen, body)
 
-    def _judge(self, head: Request, environ: Environ) -> Respond | None:
+    def _judge(self, head: Request, environ: Environ, caller: Caller) -> Respond | None:
         host = environ.get("HTTP_HOST")
         problem = (host_problem(host) if host else "") or path_problem(head.path, head.method)
         if problem:
@@ -72,7 +71,7 @@ class MeshWSGI:
             port = int(environ.get("SERVER_PORT") or 0)
         except ValueError:
             port = 0
-        verdict = decide(self.runtime.snapshot().inbound.get(port), Caller(), head)
+        verdict = decide(self.runtime.snapshot().inbound.get(port), caller, head)
         return verdict if isinstance(verdict, Respond) else None
 
 
@@ -105,6 +104,19 @@ def _head(environ: Environ) -> Request:
         scheme=environ.get("wsgi.url_scheme", "http"),
         headers=headers,
     )
+
+
+def _respell(environ: Environ, head: Request) -> None:
+    """The application sees the path that is judged: without dot segments."""
+    path = normalised(head.path)
+    if path == head.path:
+        return
+    head.path = path
+    decoded = unquote_to_bytes(path.partition("?")[0]).decode("latin-1")
+    mounted: str = environ.get("SCRIPT_NAME", "")
+    if mounted and not decoded.startswith(mounted.rstrip("/") + "/"):
+        environ["SCRIPT_NAME"] = mounted = ""
+    environ["PATH_INFO"] = decoded[len(mounted) :]
 
 
 def _refuse(reply: Respond, start_response: StartResponse, method: str) -> list[bytes]:
