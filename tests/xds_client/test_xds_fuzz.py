@@ -80,9 +80,9 @@ def random_message(message: Any, rng: random.Random, depth: int) -> None:
         if field.is_repeated:
             many = getattr(message, field.name)
             if field.message_type and field.message_type.GetOptions().map_entry:
-                value = field.message_type.fields_by_name["value"]
+                key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
                 if value.message_type:
-                    random_message(many[rng.choice(TEXTS)], rng, depth + 1)
+                    random_message(many[random_value(key, rng)], rng, depth + 1)
             elif field.message_type:
                 random_message(many.add(), rng, depth + 1)
             else:

@@ -1,4 +1,4 @@
-"""LDS of a server (gRFC A36): its filter chains say whether callers must speak TLS and show who they are."""
+"""LDS of a server (gRFC A36): its filter chains say whether callers must speak TLS, and who may do what."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from proxyless.model.matching import StringMatcher
 from proxyless.xds_client.compile import tls
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, is_a, unpack
 from proxyless.xds_client.compile.endpoint import socket_address
+from proxyless.xds_client.compile.server_filters import Filter, server_filters
 
 # FilterChainMatch fields by which a chain serves only some connections.
 _NARROWING_LISTS = (
@@ -41,9 +42,12 @@ def _inbound(message: Any) -> InboundListener:
     chains = list(message.filter_chains) + (
         [message.default_filter_chain] if message.HasField("default_filter_chain") else []
     )
+    filters: list[tuple[Filter, ...]] = []
     for index, chain in enumerate(chains):
         what = f"filter_chains[{chain.name or index}]"
         match = chain.filter_chain_match
+        # Also those of a chain that is left out: its connections are another's then.
+        filters.append(server_filters(chain, ignored, what))
         if any(getattr(match, field) for field in _NARROWING_LISTS) or (
             match.HasField("destination_port") and match.destination_port.value not in (0, port)
         ):
@@ -64,7 +68,17 @@ def _inbound(message: Any) -> InboundListener:
     if len(set(names)) > 1:
         raise FieldError("the TLS filter chains accept different peers: only one is supported")
     mode = MutualTls.DISABLE if not names else MutualTls.PERMISSIVE if plain else MutualTls.STRICT
-    return InboundListener(port, mode, names[0] if names else (), tuple(dict.fromkeys(ignored)))
+    san = names[0] if names else ()
+    let_in = _of_all(filters, ignored)
+    return InboundListener(port, mode, san, tuple(dict.fromkeys(ignored)), let_in)
+
+
+def _of_all(chains: list[tuple[Filter, ...]], ignored: list[str]) -> tuple[Filter, ...]:
+    """The filters of chains that have the same, as ours and Istio's do; of others a request must pass all."""
+    if all(one == chains[0] for one in chains):
+        return chains[0]
+    ignored.append("filter_chains: their filters differ, each applies to every connection")
+    return tuple(one for chain in chains for one in chain)
 
 
 def _downstream(chain: Any, what: str) -> tuple[StringMatcher, ...] | None:

@@ -1,0 +1,153 @@
+"""The filters of a server's connections that decide who is let in: RBAC (gRFC A41) and JWT, of HTTP and network."""
+
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as jwt_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
+
+from proxyless.model.authorization import JwtGuard, Rbac
+from proxyless.xds_client.compile.decode import FieldError, has_unknown, is_a, unpack
+from proxyless.xds_client.compile.rbac import rbac
+
+Filter = Rbac | JwtGuard
+
+# Envoy's places for a provider that names none.
+_DEFAULT_HEADERS = (("authorization", "Bearer "),)
+_DEFAULT_PARAMS = ("access_token",)
+
+
+def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, ...]:
+    """Those of one filter chain, in order."""
+    found: list[Filter] = []
+    for index, one in enumerate(chain.filters):
+        where = f"{what}.filters[{one.name or index}]"
+        config = one.typed_config
+        if one.WhichOneof("config_type") != "typed_config":
+            raise FieldError(f"{where} has no configuration")
+        if is_a(config, network_rbac_pb2.RBAC):
+            compiled = rbac(unpack(config, network_rbac_pb2.RBAC, where), ignored, where)
+            found += [] if compiled is None else [compiled]
+        elif is_a(config, hcm_pb2.HttpConnectionManager):
+            _manager(unpack(config, hcm_pb2.HttpConnectionManager, where), found, ignored, where)
+        else:
+            ignored.append(f"{where} ({config.type_url.rpartition('/')[2]})")
+    return tuple(found)
+
+
+def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -> None:
+    # gRFC A41: with either, the remote address is not the connection's.
+    forwarded = bool(manager.xff_num_trusted_hops or manager.original_ip_detection_extensions)
+    names: set[str] = set()
+    for index, one in enumerate(manager.http_filters):
+        where = f"{what}.http_filters[{one.name or index}]"
+        if not one.name or one.name in names:
+            raise FieldError(f"{where}: every filter needs a name of its own")
+        names.add(one.name)
+        config, optional, disabled = _unwrapped(one, where)
+        if is_a(config, router_pb2.Router):
+            continue
+        if disabled:
+            # A route may switch it on, and which of them a request meets is not looked at.
+            ignored.append(f"{where} (disabled)")
+            continue
+        if is_a(config, rbac_pb2.RBAC):
+            compiled = rbac(unpack(config, rbac_pb2.RBAC, where), ignored, where, trusts_forwarded=forwarded)
+            found += [] if compiled is None else [compiled]
+        elif is_a(config, jwt_pb2.JwtAuthentication):
+            found.append(_jwt(unpack(config, jwt_pb2.JwtAuthentication, where), ignored, where))
+        elif optional:
+            ignored.append(f"{where} ({config.type_url.rpartition('/')[2] or 'no configuration'})")
+        else:
+            kind = config.type_url.rpartition("/")[2] or one.WhichOneof("config_type") or "no configuration"
+            raise FieldError(f"{where} ({kind}) is not supported and not optional (gRFC A39)")
+    _overrides(manager, found, ignored, what, forwarded)
+
+
+def _unwrapped(one: Any, where: str) -> tuple[Any, bool, bool]:
+    """(configuration, optional, disabled)"""
+    config, optional, disabled = one.typed_config, bool(one.is_optional), bool(one.disabled)
+    if is_a(config, route_components_pb2.FilterConfig):
+        wrapper = unpack(config, route_components_pb2.FilterConfig, where)
+        return wrapper.config, optional or wrapper.is_optional, disabled or wrapper.disabled
+    return config, optional, disabled
+
+
+def _overrides(manager: Any, found: list[Filter], ignored: list[str], what: str, forwarded: bool) -> None:
+    """What routes say of these filters. Requests are not matched with routes here: it applies to all, beside the rest.
+
+    So nobody gets in whom the route, or the filter without it, would have kept out.
+    """
+    if manager.WhichOneof("route_specifier") != "route_config":
+        return
+    routes = manager.route_config
+    places = [(routes, f"{what}.route_config")]
+    for number, host in enumerate(routes.virtual_hosts):
+        where = f"{what}.route_config.virtual_hosts[{host.name or number}]"
+        places.append((host, where))
+        for index, route in enumerate(host.routes):
+            places.append((route, f"{where}.routes[{route.name or index}]"))
+            places += [
+                (cluster, f"{where}.routes[{route.name or index}].weighted_clusters[{cluster.name}]")
+                for cluster in route.route.weighted_clusters.clusters
+            ]
+    for place, where in places:
+        for name in sorted(place.typed_per_filter_config):
+            config, at = place.typed_per_filter_config[name], f"{where}.typed_per_filter_config[{name}]"
+            if is_a(config, route_components_pb2.FilterConfig):
+                config = unpack(config, route_components_pb2.FilterConfig, at).config
+            if not is_a(config, rbac_pb2.RBACPerRoute):
+                ignored.append(at)
+                continue
+            ignored.append(f"{at} applies to every request, not to those of its route only")
+            override = unpack(config, rbac_pb2.RBACPerRoute, at)
+            if override.HasField("rbac"):
+                compiled = rbac(override.rbac, ignored, f"{at}.rbac", trusts_forwarded=forwarded)
+                found += [] if compiled is None else [compiled]
+
+
+def _jwt(message: Any, ignored: list[str], what: str) -> JwtGuard:
+    ignored.append(f"{what}: tokens are not verified, requests that carry one are answered 401")
+    headers: list[tuple[str, str]] = []
+    params: list[str] = []
+    cookies: list[str] = []
+    for name in sorted(message.providers):
+        provider = message.providers[name]
+        headers += [(one.name.lower(), one.value_prefix) for one in provider.from_headers]
+        params += provider.from_params
+        cookies += provider.from_cookies
+        if not (provider.from_headers or provider.from_params or provider.from_cookies):
+            headers += _DEFAULT_HEADERS
+            params += _DEFAULT_PARAMS
+    required = has_unknown(message) or any(_required(rule, message) for rule in message.rules)
+    unique = tuple(dict.fromkeys(headers)), tuple(dict.fromkeys(params)), tuple(dict.fromkeys(cookies))
+    return JwtGuard(*unique, required)
+
+
+def _required(rule: Any, message: Any) -> bool:
+    """Whether some request without a token is refused; which path a rule is for is not looked at."""
+    match rule.WhichOneof("requirement_type"):
+        case "requires":
+            return not _may_be_missing(rule.requires)
+        case "requirement_name":
+            named = message.requirement_map
+            return rule.requirement_name not in named or not _may_be_missing(named[rule.requirement_name])
+        case _:
+            return has_unknown(rule)
+
+
+def _may_be_missing(requirement: Any) -> bool:
+    match requirement.WhichOneof("requires_type"):
+        case "allow_missing" | "allow_missing_or_failed":
+            return True
+        case "requires_any":
+            return any(_may_be_missing(one) for one in requirement.requires_any.requirements)
+        case "requires_all":
+            return all(_may_be_missing(one) for one in requirement.requires_all.requirements)
+        case None:
+            return not has_unknown(requirement)
+        case _:
+            return False
