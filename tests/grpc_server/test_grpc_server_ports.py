@@ -17,9 +17,10 @@ from grpc_support import SERVICE, Echo, GrpcTestRuntime, SyncEcho, call, mutual_
 from inbound_support import CLIENT, SERVER, Authority
 
 from proxyless.mesh import Mesh
+from proxyless.model.authorization import Action, Anything, Authenticated, Header, Policy, Rbac
 from proxyless.model.errors import ConfigurationError
 from proxyless.model.inbound import MutualTls
-from proxyless.model.matching import StringKind, StringMatcher
+from proxyless.model.matching import HeaderMatcher, StringKind, StringMatcher
 
 WHO = str(CLIENT)
 
@@ -320,5 +321,31 @@ def test_an_expired_identity_is_served_no_more(
                 error = await status(channel)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert "expired" in str(error.details())
+
+    asyncio.run(main())
+
+
+def test_authorization_policies(runtime: GrpcTestRuntime, authority: Authority) -> None:
+    frontend = Authenticated(StringMatcher(StringKind.EXACT, WHO))
+    other = Header(HeaderMatcher(":authority", StringMatcher(StringKind.EXACT, "other")))
+
+    async def main() -> None:
+        async with running(runtime) as port:
+            allow = Rbac(Action.ALLOW, (Policy("frontend", Anything(), frontend),))
+            runtime.require(port, MutualTls.PERMISSIVE, filters=(allow,))
+            async with mutual_tls(authority, port, WHO) as channel:
+                assert (await call(channel))["identities"] == [WHO]
+                # Which authority was asked for, a gRPC server cannot tell.
+                deny = Rbac(Action.DENY, (Policy("other", other, Anything()),))
+                runtime.require(port, MutualTls.PERMISSIVE, filters=(deny,))
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(channel)
+                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert refused.value.details() == "RBAC: access denied"
+            runtime.require(port, MutualTls.PERMISSIVE, filters=(allow,))
+            async with plaintext(port) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(channel)
+                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
     asyncio.run(main())
