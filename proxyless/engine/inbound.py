@@ -9,19 +9,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from proxyless.engine.caller import Caller
+from proxyless.engine.jwt_authn import authenticate
 from proxyless.engine.jwt_guard import guarded
 from proxyless.engine.matching import string_matches
 from proxyless.engine.rbac import Situation, denied_by
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
+from proxyless.model.authentication import JwtAuthn
 from proxyless.model.authorization import JwtGuard, Rbac
 from proxyless.model.inbound import InboundListener, MutualTls
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """The application may have the request."""
+    """The application may have the request: without the header lines ``remove``, with ``add``; names lower case."""
+
+    remove: frozenset[str] = frozenset()
+    add: tuple[tuple[str, str], ...] = ()
 
 
 ALLOW = Allow()
@@ -59,21 +64,31 @@ def _not_mutual(listener: InboundListener, caller: Caller, head: Request) -> Res
 
 def _filtered(listener: InboundListener, caller: Caller, head: Request, authority_known: bool) -> Allow | Respond:
     situation = Situation(head, caller, authority_known=authority_known)
+    allowed = ALLOW
     for one in listener.filters:
         if isinstance(one, JwtGuard):
             refused = guarded(one, head)
             if refused is not None:
                 return refused
+        elif isinstance(one, JwtAuthn):
+            known = authenticate(one, head)
+            if isinstance(known, Respond):
+                return known
+            situation.claims = {**situation.claims, **known.claims}
+            if known.remove or known.add:
+                # Later filters and the application see these lines.
+                head.headers = [line for line in head.headers if line[0] not in known.remove] + list(known.add)
+                allowed = Allow(allowed.remove | known.remove, (*allowed.add, *known.add))
         elif (policy := denied_by(one, situation)) is not None:
             # Envoy's response code details; it sets no flag.
             return respond(head, 403, b"RBAC: access denied", f"rbac_access_denied_matched_policy[{policy}]", ())
-    return ALLOW
+    return allowed
 
 
 def strictest(listeners: Iterable[InboundListener]) -> InboundListener | None:
     """Where the port is not known, the mode of the strictest counts, and the filters of all."""
     found = None
-    filters: tuple[Rbac | JwtGuard, ...] = ()
+    filters: tuple[Rbac | JwtAuthn | JwtGuard, ...] = ()
     for listener in listeners:
         filters += listener.filters
         if found is None or (listener.mutual_tls is MutualTls.STRICT and found.mutual_tls is not MutualTls.STRICT):

@@ -1,6 +1,8 @@
 """From RBAC and JWT filters of an inbound listener to conditions: what is taken, refused, or fails closed."""
 
+import json
 import random
+import re
 from ipaddress import ip_network
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from test_xds_fuzz import random_message
 from xds_resources import ROUTER, downstream_tls, inbound, packed
 
+from proxyless.model.authentication import Either, JwtAuthn, Verified
 from proxyless.model.authorization import (
     Action,
     Address,
@@ -306,25 +309,120 @@ def test_other_filters() -> None:
         compiled(rbac_filter(rules(), "a"), rbac_filter(rules(), "a"))
 
 
-def test_jwt() -> None:
-    config = json_format.ParseDict(
-        {
-            "providers": {
-                "a": {"fromHeaders": [{"name": "X-Jwt", "valuePrefix": "t "}], "fromCookies": ["c"]},
-                "b": {"issuer": "x"},
+JWK = {
+    "kty": "EC",
+    "crv": "P-256",
+    "kid": "k",
+    # The example of RFC 7517 appendix A.1.
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
+
+
+def jwt_config(**more: Any) -> dict[str, Any]:
+    keys = {"keys": [JWK, {"kty": "new"}, {**JWK, "use": "enc"}, {**JWK, "alg": "RS256"}, {**JWK, "x": "AA"}]}
+    return {
+        "providers": {
+            "a": {
+                "issuer": "me",
+                "audiences": ["x"],
+                "localJwks": {"inlineString": json.dumps(keys)},
+                "fromHeaders": [{"name": "X-Jwt", "valuePrefix": "t "}],
+                "fromCookies": ["c"],
+                "payloadInMetadata": "payload",
+                "forwardPayloadHeader": "X-Payload",
+                "claimToHeaders": [{"headerName": "X-Sub", "claimName": "a.sub"}],
+                "normalizePayloadInMetadata": {"spaceDelimitedClaims": ["scope"]},
             },
-            "rules": [
-                {"match": {"prefix": "/"}, "requires": {"requiresAny": {"requirements": [{"allowMissing": {}}]}}}
-            ],
+            "b": {"remoteJwks": {"httpUri": {"uri": "https://x/jwks", "cluster": "c", "timeout": "1s"}}},
         },
-        jwt_pb2.JwtAuthentication(),
-    )
-    found = compiled(http_filter(config))
+        "rules": [
+            {
+                "match": {"prefix": "/"},
+                "requires": {"requiresAny": {"requirements": [{"providerName": "a"}, {"allowMissing": {}}]}},
+            }
+        ],
+        **more,
+    }
+
+
+def jwt_compiled(config: dict[str, Any]) -> InboundListener:
+    return compiled(http_filter(json_format.ParseDict(config, jwt_pb2.JwtAuthentication())))
+
+
+def test_jwt() -> None:
+    found = jwt_compiled(jwt_config())
+    (one,) = found.filters
+    assert isinstance(one, JwtAuthn)
+    first, second = one.providers
+    assert first.keys is not None
+    assert [(key.kid, key.algorithms) for key in first.keys] == [("k", ("ES256",))]
+    assert (first.headers, first.params, first.cookies) == ((("x-jwt", "t "),), (), ("c",))
+    assert (first.payload_header, first.claims_to_headers) == ("x-payload", (("x-sub", ("a", "sub")),))
+    assert (first.metadata, first.split, first.skew) == ("payload", {"scope"}, 60)
+    assert (second.keys, second.headers) == (None, (("authorization", "Bearer "),))
+    assert second.params == ("access_token",)
+    (rule,) = one.rules
+    assert rule.requirement == Either((Verified(first),), missing=True)
+    assert any("remote_jwks" in told for told in found.ignored)
+    assert any("local_jwks.keys[1]" in told for told in found.ignored)
+
+
+@pytest.mark.parametrize(
+    ("requires", "expected"),
+    [
+        ({"providerName": "a"}, ("a", None)),
+        ({"providerAndAudiences": {"providerName": "a", "audiences": ["z"]}}, ("a", {"z"})),
+    ],
+)
+def test_jwt_requirements(requires: dict[str, Any], expected: Any) -> None:
+    (one,) = jwt_compiled(jwt_config(rules=[{"match": {"prefix": "/"}, "requires": requires}])).filters
+    assert isinstance(one, JwtAuthn)
+    made = one.rules[0].requirement
+    assert isinstance(made, Verified)
+    assert (made.provider.name, made.audiences) == expected
+
+
+def test_jwt_rules_whose_match_is_not_supported_apply_to_everything() -> None:
+    match = {
+        "prefix": "/",
+        "dynamicMetadata": [{"filter": "x", "path": [{"key": "a"}], "value": {"presentMatch": True}}],
+    }
+    rules = [{"match": match}, {"match": match, "requires": {"providerName": "a"}}]
+    found = jwt_compiled(jwt_config(rules=rules))
+    (one,) = found.filters
+    assert isinstance(one, JwtAuthn)
+    assert [rule.match for rule in one.rules] == [None]
+    assert any("applies to every request" in told for told in found.ignored)
+
+
+def test_jwt_with_something_unknown_lets_no_token_in() -> None:
+    config = jwt_config(filterStateRules={"name": "x"})
+    found = jwt_compiled(config)
     places = (("x-jwt", "t "), ("authorization", "Bearer "))
     assert found.filters == (JwtGuard(places, ("access_token",), ("c",), required=False),)
-    assert "answered 401" in found.ignored[0]
-    config.rules[0].requires.provider_name = "b"
-    assert compiled(http_filter(config)).filters == (JwtGuard(places, ("access_token",), ("c",), required=True),)
+    assert "filter_state_rules" in found.ignored[0]
+    config["rules"][0]["requires"] = {"providerName": "b"}
+    assert jwt_compiled(config).filters == (JwtGuard(places, ("access_token",), ("c",), required=True),)
+    made = json_format.ParseDict(jwt_config(), jwt_pb2.JwtAuthentication())
+    made.rules[0].requires.MergeFromString(b"\xfa\x3e\x01x")
+    assert isinstance(compiled(http_filter(made)).filters[0], JwtGuard)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"providers": {"a": {}}}, "neither local_jwks nor remote_jwks"),
+        ({"providers": {"a": {"localJwks": {"inlineString": "{"}}}}, "is not JSON"),
+        ({"providers": {"a": {"localJwks": {"inlineString": "[]"}}}}, "no list of keys"),
+        ({"rules": [{"requires": {"providerName": "a"}}]}, "match is missing"),
+        ({"rules": [{"match": {"prefix": "/"}, "requires": {"providerName": "z"}}]}, "no provider 'z'"),
+        ({"rules": [{"match": {"prefix": "/"}, "requirementName": "z"}]}, "not in requirement_map"),
+    ],
+)
+def test_jwt_that_envoy_refuses(change: dict[str, Any], error: str) -> None:
+    with pytest.raises(InvalidResource, match=re.escape(error)):
+        jwt_compiled(jwt_config(**change))
 
 
 @FUZZ

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 from proxyless.engine.caller import Caller
-from proxyless.engine.inbound import Allow, decide
+from proxyless.engine.inbound import ALLOW, Allow, decide
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
@@ -90,7 +90,10 @@ class Rpc:
         self._sizes = sizes
         self._ended = False
         self._seen: ServerObservation = runtime.telemetry.begin_server(head, facts.observed, lines)
-        self.refusal = _judge(served, listener, head, problem)
+        verdict = _judge(served, listener, head, problem)
+        self.refusal = Refusal(verdict) if isinstance(verdict, Respond) else None
+        if isinstance(verdict, Allow) and verdict is not ALLOW:
+            kept = [line for line in kept if line[0].lower() not in verdict.remove] + list(verdict.add)
         context = self._seen.context
         self.metadata = (
             *(Metadatum(key, value) for key, value in kept),
@@ -124,7 +127,7 @@ class Rpc:
         )
 
 
-def _judge(served: Served, listener: InboundListener | None, head: Request, problem: str) -> Refusal | None:
+def _judge(served: Served, listener: InboundListener | None, head: Request, problem: str) -> Allow | Respond:
     verdict: Allow | Respond
     if problem:
         verdict = respond(head, 403, b"unknown connection", problem, ())
@@ -136,7 +139,7 @@ def _judge(served: Served, listener: InboundListener | None, head: Request, prob
     else:
         # grpcio tells its interceptors the method, and not the authority.
         verdict = decide(listener, served.facts.caller, head, authority_known=False)
-    return Refusal(verdict) if isinstance(verdict, Respond) else None
+    return verdict
 
 
 def read(received: Metadata, facts: Connection) -> tuple[list[tuple[str, str | bytes]], list[tuple[str, str]]]:

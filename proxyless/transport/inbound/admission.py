@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from proxyless.engine.caller import Caller
-from proxyless.engine.inbound import Allow, decide
+from proxyless.engine.inbound import ALLOW, Allow, decide
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters
@@ -44,6 +44,9 @@ class Admission:
         port = (scope.get("server") or ("", None))[1]
         verdict = _judge(head, connection.caller, runtime, port)
         self.refusal = verdict if isinstance(verdict, Respond) else None
+        if verdict is not ALLOW and isinstance(verdict, Allow):
+            head.headers = [line for line in head.headers if line[0].decode("latin-1") not in verdict.remove]
+            head.headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.add]
 
     def application_scope(self) -> Scope:
         """The application's: judged headers, the request id and trace context it should log and may forward."""

@@ -72,7 +72,14 @@ class MeshWSGI:
         except ValueError:
             port = 0
         verdict = decide(self.runtime.snapshot().inbound.get(port), caller, head)
-        return verdict if isinstance(verdict, Respond) else None
+        if isinstance(verdict, Respond):
+            return verdict
+        for name in verdict.remove:
+            environ.pop(_variable(name), None)
+        for name, value in verdict.add:
+            variable = _variable(name)
+            environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
+        return None
 
 
 def _variable(name: str) -> str:

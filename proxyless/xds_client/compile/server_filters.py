@@ -9,15 +9,13 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 
+from proxyless.model.authentication import JwtAuthn
 from proxyless.model.authorization import JwtGuard, Rbac
-from proxyless.xds_client.compile.decode import FieldError, has_unknown, is_a, unpack
+from proxyless.xds_client.compile.decode import FieldError, is_a, unpack
+from proxyless.xds_client.compile.jwt import jwt_filter
 from proxyless.xds_client.compile.rbac import rbac
 
-Filter = Rbac | JwtGuard
-
-# Envoy's places for a provider that names none.
-_DEFAULT_HEADERS = (("authorization", "Bearer "),)
-_DEFAULT_PARAMS = ("access_token",)
+Filter = Rbac | JwtAuthn | JwtGuard
 
 
 def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, ...]:
@@ -58,7 +56,7 @@ def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -
             compiled = rbac(unpack(config, rbac_pb2.RBAC, where), ignored, where, trusts_forwarded=forwarded)
             found += [] if compiled is None else [compiled]
         elif is_a(config, jwt_pb2.JwtAuthentication):
-            found.append(_jwt(unpack(config, jwt_pb2.JwtAuthentication, where), ignored, where))
+            found.append(jwt_filter(unpack(config, jwt_pb2.JwtAuthentication, where), ignored, where))
         elif optional:
             ignored.append(f"{where} ({config.type_url.rpartition('/')[2] or 'no configuration'})")
         else:
@@ -107,47 +105,3 @@ def _overrides(manager: Any, found: list[Filter], ignored: list[str], what: str,
             if override.HasField("rbac"):
                 compiled = rbac(override.rbac, ignored, f"{at}.rbac", trusts_forwarded=forwarded)
                 found += [] if compiled is None else [compiled]
-
-
-def _jwt(message: Any, ignored: list[str], what: str) -> JwtGuard:
-    ignored.append(f"{what}: tokens are not verified, requests that carry one are answered 401")
-    headers: list[tuple[str, str]] = []
-    params: list[str] = []
-    cookies: list[str] = []
-    for name in sorted(message.providers):
-        provider = message.providers[name]
-        headers += [(one.name.lower(), one.value_prefix) for one in provider.from_headers]
-        params += provider.from_params
-        cookies += provider.from_cookies
-        if not (provider.from_headers or provider.from_params or provider.from_cookies):
-            headers += _DEFAULT_HEADERS
-            params += _DEFAULT_PARAMS
-    required = has_unknown(message) or any(_required(rule, message) for rule in message.rules)
-    unique = tuple(dict.fromkeys(headers)), tuple(dict.fromkeys(params)), tuple(dict.fromkeys(cookies))
-    return JwtGuard(*unique, required)
-
-
-def _required(rule: Any, message: Any) -> bool:
-    """Whether some request without a token is refused; which path a rule is for is not looked at."""
-    match rule.WhichOneof("requirement_type"):
-        case "requires":
-            return not _may_be_missing(rule.requires)
-        case "requirement_name":
-            named = message.requirement_map
-            return rule.requirement_name not in named or not _may_be_missing(named[rule.requirement_name])
-        case _:
-            return has_unknown(rule)
-
-
-def _may_be_missing(requirement: Any) -> bool:
-    match requirement.WhichOneof("requires_type"):
-        case "allow_missing" | "allow_missing_or_failed":
-            return True
-        case "requires_any":
-            return any(_may_be_missing(one) for one in requirement.requires_any.requirements)
-        case "requires_all":
-            return all(_may_be_missing(one) for one in requirement.requires_all.requirements)
-        case None:
-            return not has_unknown(requirement)
-        case _:
-            return False
