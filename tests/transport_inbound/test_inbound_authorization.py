@@ -4,11 +4,14 @@ from ipaddress import ip_network
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from inbound_support import CLIENT, DOMAIN, Authority, TestRuntime, exchange
 from inbound_support import serving_in_thread as serving
 from test_inbound_asgi import call, http, ok
 
+from proxyless.model.authentication import JwtAuthn, JwtKey, JwtProvider, JwtRule, Verified
 from proxyless.model.authorization import (
     Action,
     Address,
@@ -122,3 +125,44 @@ def test_wsgi(runtime: TestRuntime) -> None:
     assert get("/../b", "/app") == "ok"
     assert seen == ["|/public", "/app|/a/b", "|/b"]
     assert set(statuses) == {"200 OK", "403 Forbidden"}
+
+
+def test_tokens(runtime: TestRuntime) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    provider = JwtProvider(
+        "p",
+        "me",
+        keys=(JwtKey("jwk", "", ("ES256",), key.public_key()),),
+        headers=(("authorization", "Bearer "),),
+        claims_to_headers=(("x-sub", ("sub",)),),
+    )
+    filters = (JwtAuthn((JwtRule(None, Verified(provider)),), (provider,)),)
+    bearer = f"Bearer {jwt.encode({'iss': 'me', 'sub': 'joe'}, key, 'ES256')}"
+    seen: list[dict[bytes, bytes]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"]))
+        await ok(scope, receive, send)
+
+    with serving(app, runtime) as server:
+        runtime.require(server.port, MutualTls.PERMISSIVE, filters=filters)
+        refused = server.request()
+        assert (refused.status, refused.body) == (401, b"Jwt is missing")
+        assert refused.header("www-authenticate") == 'Bearer realm="http://hello/"'
+        assert server.request("/", f"authorization: {bearer}x").status == 401
+        assert server.request("/", f"authorization: {bearer}", "x-sub: root").status == 200
+    assert seen[0][b"x-sub"] == b"joe"
+    assert b"authorization" not in seen[0]
+
+    runtime.require(8080, MutualTls.PERMISSIVE, filters=filters)
+    variables: list[Any] = []
+
+    def wsgi(environ: dict[str, Any], start: Any) -> list[bytes]:
+        variables.extend((environ["HTTP_X_SUB"], environ.get("HTTP_AUTHORIZATION")))
+        start("200 OK", [])
+        return []
+
+    environ: dict[str, Any] = {"SERVER_PORT": "8080", "HTTP_AUTHORIZATION": bearer, "HTTP_X_SUB": "root"}
+    setup_testing_defaults(environ)
+    list(MeshWSGI(wsgi, runtime)(environ, lambda status, headers: None))
+    assert variables == ["joe", None]
