@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from proxyless.engine.matching import Subject, route_matches
-from proxyless.engine.replies import respond
+from proxyless.engine.replies import original_url, respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
 from proxyless.model.authentication import Either, JwtAuthn, JwtKey, JwtProvider, Requirement, Verified
@@ -254,9 +254,7 @@ def _is_preflight(head: Request) -> bool:
 
 
 def _refuse(head: Request, problem: str) -> Respond:
-    if problem == _FORBIDDEN:
-        return respond(head, 403, problem.encode(), problem, ())
-    realm = f"{head.scheme}://{head.authority}{head.path_only}".replace("\\", "%5C").replace('"', "%22")
+    status = 403 if problem == _FORBIDDEN else 401
     error = "" if problem == _MISSING else ', error="invalid_token"'
-    challenge = ("www-authenticate", f'Bearer realm="{realm}"{error}')
-    return respond(head, 401, problem.encode(), problem, (), headers=(challenge,))
+    challenge = ("www-authenticate", f'Bearer realm="{original_url(head)}"{error}')
+    return respond(head, status, problem.encode(), problem, (), headers=(challenge,))

@@ -5,7 +5,7 @@ Source: Envoy's jwt_authn filter: where tokens are, what it answers (401, RFC 67
 
 from urllib.parse import parse_qs
 
-from proxyless.engine.replies import respond
+from proxyless.engine.replies import original_url, respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
 from proxyless.model.authorization import JwtGuard
@@ -41,5 +41,5 @@ def _cookies(head: Request) -> frozenset[str]:
 
 
 def _refuse(head: Request, body: bytes, reason: str, error: str) -> Respond:
-    realm = f"{head.scheme}://{head.authority}{head.path_only}".replace("\\", "%5C").replace('"', "%22")
+    realm = original_url(head)
     return respond(head, 401, body, reason, (), headers=(("www-authenticate", f'Bearer realm="{realm}"{error}'),))

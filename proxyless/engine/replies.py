@@ -31,6 +31,8 @@ FAILURE_FLAG = {
 }
 # Envoy's Grpc::Utility::httpToGrpcStatus.
 _GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+# Envoy names at most so much of a path.
+_LONGEST_PATH = 256
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -50,6 +52,12 @@ def is_grpc(request: Request) -> bool:
 def grpc_status(http_status: int) -> int:
     """The gRPC status that an HTTP status stands for."""
     return _GRPC_STATUS.get(http_status, 2)
+
+
+def original_url(request: Request) -> str:
+    """What a 401 names as its realm: Envoy's buildOriginalUri, safe within quotes."""
+    url = f"{request.scheme}://{request.authority}{request.path[:_LONGEST_PATH]}"
+    return url.replace("\\", "%5C").replace('"', "%22")
 
 
 def respond(

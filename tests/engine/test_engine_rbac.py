@@ -323,7 +323,7 @@ def test_tokens_that_nobody_verified(path: str, headers: list[tuple[str, str]], 
     assert (verdict.status if isinstance(verdict, Respond) else None) == status
     if isinstance(verdict, Respond):
         challenge = dict(verdict.headers)["www-authenticate"]
-        assert challenge == 'Bearer realm="http://hello/", error="invalid_token"'
+        assert challenge == f'Bearer realm="http://hello{path}", error="invalid_token"'
 
 
 def test_a_token_that_is_required() -> None:
