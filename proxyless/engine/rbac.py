@@ -13,7 +13,7 @@ from typing import Any
 
 from proxyless.engine.caller import Caller
 from proxyless.engine.matching import header_matches, string_matches
-from proxyless.engine.readings import as_text, decoded, is_ambiguous, unescaped
+from proxyless.engine.readings import as_text, decoded, is_ambiguous, resolved, unescaped
 from proxyless.engine.request import Request
 from proxyless.model.authorization import (
     Action,
@@ -145,7 +145,8 @@ def _url_path(condition: UrlPath, situation: Situation) -> bool | None:
     if not is_ambiguous(path):
         return found
     # Applications are given the decoded path: what they may take it for must come to the same.
-    return found if _decoded_matches(matcher, decoded(path)) is found else None
+    other = string_matches(matcher, resolved(path)) or _decoded_matches(matcher, decoded(path))
+    return found if other is found else None
 
 
 def _decoded_matches(matcher: StringMatcher, path: str) -> bool:

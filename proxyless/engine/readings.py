@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from proxyless.engine.paths import without_dots
 
 _SLASHES = re.compile(r"/{2,}")
+_ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]|\\")
 
 
 def is_ambiguous(path: str) -> bool:
@@ -21,6 +22,11 @@ def decoded(path: str) -> str:
     """A path without its query: percent-decoded once, with single forward slashes and no dot segments."""
     text = unquote_to_bytes(path.encode("latin-1", "replace")).decode("utf-8", "surrogateescape")
     return without_dots(_SLASHES.sub("/", text.replace("\\", "/")))
+
+
+def resolved(path: str) -> str:
+    """Like ``decoded``, but only what is a slash to some is decoded; for expressions, which are about escaped paths."""
+    return without_dots(_SLASHES.sub("/", _ESCAPED_SLASH.sub("/", path)))
 
 
 def unescaped(text: str) -> str:
