@@ -14,16 +14,16 @@ from proxyless.control_plane.discovery.peer_authentications import PeerAuthentic
 from proxyless.control_plane.discovery.service import Kind, Service, ServiceEndpoint, ServicePort, selects
 from proxyless.control_plane.discovery.services import Services
 from proxyless.control_plane.discovery.topics import (
-    AUTHORIZATIONS,
     EVERYTHING,
     HOSTS,
     PEERS,
-    REQUESTS,
     RULES,
     SERVICES,
     SIDECARS,
     Topic,
+    authorizations_topic,
     policy_topic,
+    requests_topic,
     rule_topic,
     service_topic,
 )
@@ -81,16 +81,10 @@ class Catalog:
             if before is not None and not change.of("PeerAuthentication")
             else PeerAuthentications(world)
         )
-        self.authorization_policies: WorkloadPolicies = (
-            before.authorization_policies
-            if before is not None and not change.of("AuthorizationPolicy")
-            else WorkloadPolicies(world, "AuthorizationPolicy")
-        )
-        self.request_authentications: WorkloadPolicies = (
-            before.request_authentications
-            if before is not None and not change.of("RequestAuthentication")
-            else WorkloadPolicies(world, "RequestAuthentication")
-        )
+        authorizations = before.authorization_policies if before else WorkloadPolicies(settings)
+        requests = before.request_authentications if before else WorkloadPolicies(settings)
+        self.authorization_policies: WorkloadPolicies = authorizations.changed(change.of("AuthorizationPolicy"))
+        self.request_authentications: WorkloadPolicies = requests.changed(change.of("RequestAuthentication"))
         self.sidecars: Sidecars = (
             before.sidecars if before is not None and not change.of("Sidecar") else Sidecars(world)
         )
@@ -119,9 +113,9 @@ class Catalog:
         if self.peer_authentications is not before.peer_authentications:
             yield PEERS
         if self.authorization_policies is not before.authorization_policies:
-            yield AUTHORIZATIONS
+            yield from map(authorizations_topic, self.authorization_policies.touched)
         if self.request_authentications is not before.request_authentications:
-            yield REQUESTS
+            yield from map(requests_topic, self.request_authentications.touched)
         if self.sidecars is not before.sidecars:
             yield SIDECARS
 

@@ -11,10 +11,8 @@ from proxyless.control_plane.resources.names import candidates
 Topic = tuple[str, ...]
 
 EVERYTHING: Topic = ("everything",)
-# Any service; which hosts there are; any VirtualService; any PeerAuthentication; any Sidecar; any AuthorizationPolicy;
-# any RequestAuthentication.
+# Any service; which hosts there are; any VirtualService; any PeerAuthentication; any Sidecar.
 SERVICES, HOSTS, RULES, PEERS, SIDECARS = ("services",), ("hosts",), ("rules",), ("peers",), ("sidecars",)
-AUTHORIZATIONS, REQUESTS = ("authorizations",), ("requests",)
 _ANY = "*"
 
 
@@ -29,6 +27,15 @@ def rule_topic(host: str) -> Topic:
 
 def policy_topic(host: str) -> Topic:
     return "policy", _ANY if host.startswith("*") else host
+
+
+def authorizations_topic(namespace: str | None) -> Topic:
+    """None: those of the whole mesh."""
+    return "authorizations", _ANY if namespace is None else namespace
+
+
+def requests_topic(namespace: str | None) -> Topic:
+    return "requests", _ANY if namespace is None else namespace
 
 
 def topics(
@@ -67,10 +74,10 @@ def topics(
             return policy_topic(host), policy_topic(_ANY)
         case "peer_authentications", _, _:
             return (PEERS,)
-        case "authorization_policies", _, _:
-            return (AUTHORIZATIONS,)
-        case "request_authentications", _, _:
-            return (REQUESTS,)
+        case "authorization_policies", "of", (namespace, _):
+            return authorizations_topic(namespace), authorizations_topic(None)
+        case "request_authentications", "of", (namespace, _):
+            return requests_topic(namespace), requests_topic(None)
         case "sidecars", _, _:
             return (SIDECARS,)
     return (EVERYTHING,)
