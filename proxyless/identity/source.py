@@ -10,6 +10,8 @@ from proxyless.model.cluster import UpstreamTls
 from proxyless.model.errors import IdentityError, NotReadyError
 from proxyless.model.inbound import MutualTls
 
+# Attribute of an accepted connection's TLS object: the name that the client asked for (SNI), "" if for none.
+REQUESTED_NAME = "proxyless_requested_name"
 _MAX_CONTEXTS = 64
 _Key = tuple[str, bool, tuple[str, ...]]
 
@@ -157,4 +159,10 @@ def _server(current: _Generation, mode: MutualTls, alpn: str) -> ssl.SSLContext:
     trust(context, current.bundle)
     present(context, current.svid)
     context.set_alpn_protocols([alpn])
+    context.sni_callback = _remember_name
     return context
+
+
+def _remember_name(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    # A server's own attribute server_hostname stays None. Envoy keeps the name in lower case.
+    setattr(tls, REQUESTED_NAME, (name or "").lower())

@@ -1,5 +1,6 @@
 """Authorization policies at servers: who is let in over TLS and plaintext, and under servers that are not ours."""
 
+import socket
 from ipaddress import ip_network
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -20,6 +21,7 @@ from proxyless.model.authorization import (
     Header,
     Policy,
     Rbac,
+    ServerName,
     Side,
     UrlPath,
 )
@@ -52,6 +54,25 @@ def test_only_a_named_caller_is_let_in(authority: Authority, runtime: TestRuntim
         assert server.request(context=authority.client_context(str(CLIENT))).status == 200
         other = authority.client_context(f"spiffe://{DOMAIN}/ns/shop/sa/frontend2")
         assert server.request(context=other).status == 403
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_name_that_a_tls_client_asks_for(authority: Authority, runtime: TestRuntime, loop: str) -> None:
+    asked = ServerName(StringMatcher(StringKind.EXACT, "a.example"))
+
+    def status(name: str | None) -> int:
+        context = authority.client_context()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain:
+            connection = context.wrap_socket(plain, server_hostname=name) if name is not None else plain
+            return exchange(connection, "/", "connection: close").status
+
+    with serving(ok, runtime, loop) as server:
+        runtime.require(server.port, MutualTls.PERMISSIVE, filters=(Rbac(Action.ALLOW, (Policy("p", asked, ANY),)),))
+        assert [status(name) for name in ("a.example", "A.Example", "b.example", "127.0.0.1", None)] == [
+            200, 200, 403, 403, 403,
+        ]  # fmt: skip
+        runtime.require(server.port, MutualTls.PERMISSIVE, filters=(Rbac(Action.DENY, (Policy("p", asked, ANY),)),))
+        assert [status(name) for name in ("a.example", "b.example", "127.0.0.1", None)] == [403, 200, 200, 200]
 
 
 @pytest.mark.parametrize(

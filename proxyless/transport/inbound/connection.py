@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from proxyless.engine.caller import Caller
-from proxyless.identity.source import IdentitySource
+from proxyless.identity.source import REQUESTED_NAME, IdentitySource
 from proxyless.identity.verify import peer_certificate, verify_peer
 from proxyless.model.errors import IdentityError
 from proxyless.model.inbound import InboundListener
@@ -73,21 +73,21 @@ def examine(
     """
     svid, bundle = identity.svid, identity.bundle
     local_id = "" if svid is None else str(svid.spiffe_id)
+    caller = Caller(tls is not None, None, local, remote, getattr(tls, REQUESTED_NAME, None))
     if tls is None:
-        return Connection(Caller(False, None, local, remote), local_id, local=local, remote=remote)
+        return Connection(caller, local_id, local=local, remote=remote)
     server_cert = "" if svid is None else _first_certificate(svid.chain_pem.decode("ascii"))
     der = tls.getpeercert(binary_form=True)
     if not der:
         extension = _extension(tls, server_cert, None, None)
-        return Connection(
-            Caller(True, None, local, remote), local_id, local=local, remote=remote, tls_extension=extension
-        )
+        return Connection(caller, local_id, local=local, remote=remote, tls_extension=extension)
     if bundle is None:
         raise IdentityError("there is no trust bundle to judge the peer's certificate by")
     peer = verify_peer(der, () if listener is None else listener.san, bundle.trust_domain)
     extension = _extension(tls, server_cert, der, _distinguished_name(tls))
     digest, not_after = hashlib.sha256(der).hexdigest(), peer_certificate(der).not_after
-    return Connection(Caller(True, peer, local, remote), local_id, digest, local, remote, extension, not_after)
+    caller = replace(caller, peer=peer)
+    return Connection(caller, local_id, digest, local, remote, extension, not_after)
 
 
 def _extension(tls: ssl.SSLObject, server_cert: str, der: bytes | None, name: str | None) -> dict[str, Any]:
