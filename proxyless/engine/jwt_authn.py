@@ -158,7 +158,7 @@ def _verify(text: str, key: JwtKey, algorithm: str) -> bool:
 
     try:
         jwt.PyJWS().decode_complete(text, key.key, algorithms=[algorithm])
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return False
     return True
 
@@ -236,7 +236,11 @@ def _line(payload: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, dict | list):
-        return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).decode("ascii")
+        try:
+            text = json.dumps(value, separators=(",", ":"))
+        except RecursionError:
+            return None
+        return base64.urlsafe_b64encode(text.encode()).decode("ascii")
     if not isinstance(value, str) or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in value):
         return None
     return value.encode("utf-8", "surrogatepass").decode("latin-1")

@@ -5,6 +5,10 @@ from typing import Any
 
 from proxyless.model.matching import RouteMatch
 
+# Of one JWKS, so that nobody is made to read more: characters, and keys.
+MAX_JWKS = 256 * 1024
+MAX_KEYS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class JwtKey:

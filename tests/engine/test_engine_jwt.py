@@ -1,5 +1,6 @@
 """Tokens as a table: real signatures, a clock that stands still."""
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxyless.engine.caller import Caller
 from proxyless.engine.inbound import Allow, decide
@@ -196,3 +199,63 @@ def test_policies_by_claims() -> None:
         refused = verdict(*lines)
         assert isinstance(refused, Respond)
         assert refused.body == b"RBAC: access denied"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+_SIGNED = token(sub="root", nested=[[["x"]]], big=2**70)
+FUZZ = settings(max_examples=300, deadline=None, database=None, derandomize=True)
+
+
+def encoded(data: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(data).encode()).decode().rstrip("=")
+
+
+def changed(position: int, letter: str) -> str:
+    at = position % len(_SIGNED)
+    return _SIGNED[:at] + letter + _SIGNED[at + 1 :]
+
+
+_HEADERS = st.fixed_dictionaries(
+    {"alg": st.sampled_from(["none", "None", "", "HS256", "ES256", "RS256", "PS256", "EdDSA"]) | _JSON},
+    optional={"kid": st.sampled_from(["e", ""]) | _JSON, "crit": _JSON, "b64": _JSON, "jwk": _JSON},
+)
+
+
+@FUZZ
+@given(
+    st.text(max_size=100)
+    | st.builds(changed, st.integers(0, 2000), st.characters())
+    | st.builds(
+        lambda header, claims, signature: f"{encoded(header)}.{encoded({**CLAIMS, **claims})}.{signature}",
+        _HEADERS,
+        st.dictionaries(st.sampled_from(["iss", "exp", "nbf", "aud", "sub"]), _JSON, max_size=3),
+        st.sampled_from(["", "AAAA", _SIGNED.rpartition(".")[2]]) | st.text(max_size=20),
+    )
+)
+def test_no_token_but_a_signed_one_holds(text: str) -> None:
+    # Another spelling of the same last bits of the signature is the same signature.
+    if text.startswith(_SIGNED.rpartition(".")[0] + "."):
+        return
+    answer = ask(filter_(), text)
+    assert isinstance(answer, Respond), text
+    assert answer.status in (401, 403)
+    assert all(len(value) < 1000 for _, value in answer.headers)
+
+
+@FUZZ
+@given(st.dictionaries(st.sampled_from(["sub", "groups", "scope", "deep", "\ud800"]), _JSON, max_size=4))
+def test_whatever_signed_claims_are(claims: dict[str, Any]) -> None:
+    provider = replace(
+        PROVIDER,
+        claims_to_headers=tuple((f"x-{name}", (name,)) for name in ("sub", "groups", "deep")),
+        split=frozenset({"scope"}),
+    )
+    known = ask(filter_(Verified(provider), provider), token(**claims))
+    assert isinstance(known, Known)
+    for _, line in known.add:
+        line.encode("latin-1")
+        assert not set("\r\n\0") & set(line)

@@ -6,7 +6,9 @@ import re
 from ipaddress import ip_network
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_components_pb2 as rc
 from envoy.config.route.v3 import route_pb2
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from test_xds_fuzz import random_message
 from xds_resources import ROUTER, downstream_tls, inbound, packed
 
-from proxyless.model.authentication import Either, JwtAuthn, Verified
+from proxyless.model.authentication import Either, JwtAuthn, JwtKey, Verified
 from proxyless.model.authorization import (
     Action,
     Address,
@@ -292,6 +294,21 @@ def test_the_network_filter_and_what_routes_say_apply_as_well() -> None:
     assert any("applies to every request" in told for told in found.ignored)
 
 
+def test_a_disabled_filter_applies_unless_no_route_can_switch_it_on() -> None:
+    off = http_filter(http_rbac_pb2.RBAC(rules=rules()), "f", disabled=True)
+    found = compiled(off)
+    assert found.filters == ()
+    assert any("(disabled)" in told for told in found.ignored)
+    route = rc.Route(name="r")
+    route.typed_per_filter_config["f"].CopyFrom(packed(rc.FilterConfig()))
+    hosts = [rc.VirtualHost(name="h", domains=["*"], routes=[route])]
+    on = compiled(off, route_config=route_pb2.RouteConfiguration(virtual_hosts=hosts))
+    elsewhere = compiled(off, rds=hcm_pb2.Rds(route_config_name="x"))
+    for found in (on, elsewhere):
+        assert [type(one) for one in found.filters] == [Rbac]
+        assert any("applies to every request" in told for told in found.ignored)
+
+
 def test_chains_that_differ_apply_both() -> None:
     made = inbound(8080, ("tls", downstream_tls()), ("raw_buffer", None))
     hcm = hcm_pb2.HttpConnectionManager(http_filters=[rbac_filter(rules(action="DENY")), ROUTER])
@@ -423,6 +440,55 @@ def test_jwt_with_something_unknown_lets_no_token_in() -> None:
 def test_jwt_that_envoy_refuses(change: dict[str, Any], error: str) -> None:
     with pytest.raises(InvalidResource, match=re.escape(error)):
         jwt_compiled(jwt_config(**change))
+
+
+def test_what_verifies_is_the_public_half_of_a_private_key() -> None:
+    for made, algorithm in (
+        (rsa.generate_private_key(public_exponent=65537, key_size=2048), "RS256"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    ):
+        private = jwt.get_algorithm_by_name(algorithm).to_jwk(made, as_dict=True)
+        assert "d" in private
+        (key,) = keys_of({"keys": [private]})
+        assert isinstance(key.key, type(made.public_key()))
+        assert algorithm in key.algorithms
+        # A public key makes no signature of a kind that anybody could make with it.
+        assert not {"none", "HS256", "HS384", "HS512"} & set(key.algorithms)
+
+
+def keys_of(found: Any) -> tuple[JwtKey, ...]:
+    provider = {"localJwks": {"inlineString": json.dumps(found)}}
+    (one,) = jwt_compiled({"providers": {"p": provider}}).filters
+    assert isinstance(one, JwtAuthn)
+    return one.providers[0].keys or ()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+_FIELDS = st.dictionaries(st.sampled_from([*JWK, "use", "alg", "n", "e", "k", "d", "key_ops"]), _JSON, max_size=4)
+_KINDS = st.fixed_dictionaries({"kty": st.sampled_from(["RSA", "EC", "oct", "OKP"])})
+
+
+@FUZZ
+@given(
+    st.lists(st.builds(lambda kind, some: {**JWK, **kind, **some}, _KINDS | st.just({}), _FIELDS) | _JSON, max_size=3)
+)
+def test_whatever_is_in_a_key_set(keys: list[Any]) -> None:
+    for key in keys_of({"keys": keys}):
+        assert "none" not in key.algorithms
+
+
+@FUZZ
+@given(st.text(max_size=50) | _JSON.map(json.dumps))
+def test_whatever_a_key_set_is(text: str) -> None:
+    try:
+        jwt_compiled({"providers": {"p": {"localJwks": {"inlineString": text}}}})
+    except InvalidResource as refused:
+        assert str(refused)
 
 
 @FUZZ

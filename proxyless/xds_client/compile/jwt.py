@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from proxyless.model.authentication import (
+    MAX_JWKS,
+    MAX_KEYS,
     Each,
     Either,
     JwtAuthn,
@@ -24,8 +26,6 @@ from proxyless.xds_client.compile.decode import FieldError, has_unknown, set_fie
 _DEFAULT_HEADERS = (("authorization", "Bearer "),)
 _DEFAULT_PARAMS = ("access_token",)
 _DEFAULT_SKEW = 60.0
-MAX_KEYS = 256
-MAX_JWKS = 256 * 1024
 MAX_DEPTH = 32
 
 # RFC 7518 and RFC 8037, by key type; those of elliptic curves by curve.
@@ -158,9 +158,12 @@ def _key(one: Any) -> JwtKey | None:
     if not possible or not isinstance(kid, str):
         return None
     try:
-        key = jwt.PyJWK(one, algorithm=possible[0]).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        key: Any = jwt.PyJWK(one, algorithm=possible[0]).key
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    if hasattr(key, "public_key"):
+        # Somebody gave more away than he had to; what verifies is the public half.
+        key = key.public_key()
     return JwtKey(json.dumps(one, sort_keys=True), kid, possible, key)
 
 

@@ -1,5 +1,6 @@
 """The filters of a server's connections that decide who is let in: RBAC (gRFC A41) and JWT, of HTTP and network."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
@@ -39,6 +40,11 @@ def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, .
 def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -> None:
     # gRFC A41: with either, the remote address is not the connection's.
     forwarded = bool(manager.xff_num_trusted_hops or manager.original_ip_detection_extensions)
+    places = list(_places(manager, what))
+    named = {name for place, _ in places for name in place.typed_per_filter_config}
+    inline = manager.WhichOneof("route_specifier") in (None, "route_config")
+    if not inline:
+        ignored.append(f"{what}: what its routes say of filters is not known, they come from elsewhere")
     names: set[str] = set()
     for index, one in enumerate(manager.http_filters):
         where = f"{what}.http_filters[{one.name or index}]"
@@ -48,10 +54,12 @@ def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -
         config, optional, disabled = _unwrapped(one, where)
         if is_a(config, router_pb2.Router):
             continue
-        if disabled:
-            # A route may switch it on, and which of them a request meets is not looked at.
+        if disabled and inline and one.name not in named:
             ignored.append(f"{where} (disabled)")
             continue
+        if disabled:
+            # A route may switch it on, and which of them a request meets is not looked at.
+            ignored.append(f"{where} is disabled but for some routes, and applies to every request")
         if is_a(config, rbac_pb2.RBAC):
             compiled = rbac(unpack(config, rbac_pb2.RBAC, where), ignored, where, trusts_forwarded=forwarded)
             found += [] if compiled is None else [compiled]
@@ -62,7 +70,7 @@ def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -
         else:
             kind = config.type_url.rpartition("/")[2] or one.WhichOneof("config_type") or "no configuration"
             raise FieldError(f"{where} ({kind}) is not supported and not optional (gRFC A39)")
-    _overrides(manager, found, ignored, what, forwarded)
+    _overrides(places, found, ignored, forwarded)
 
 
 def _unwrapped(one: Any, where: str) -> tuple[Any, bool, bool]:
@@ -74,24 +82,25 @@ def _unwrapped(one: Any, where: str) -> tuple[Any, bool, bool]:
     return config, optional, disabled
 
 
-def _overrides(manager: Any, found: list[Filter], ignored: list[str], what: str, forwarded: bool) -> None:
+def _places(manager: Any, what: str) -> Iterator[tuple[Any, str]]:
+    """What may say something of filters, and where it is."""
+    routes = manager.route_config
+    yield routes, f"{what}.route_config"
+    for number, host in enumerate(routes.virtual_hosts):
+        where = f"{what}.route_config.virtual_hosts[{host.name or number}]"
+        yield host, where
+        for index, route in enumerate(host.routes):
+            at = f"{where}.routes[{route.name or index}]"
+            yield route, at
+            for cluster in route.route.weighted_clusters.clusters:
+                yield cluster, f"{at}.weighted_clusters[{cluster.name}]"
+
+
+def _overrides(places: list[tuple[Any, str]], found: list[Filter], ignored: list[str], forwarded: bool) -> None:
     """What routes say of these filters. Requests are not matched with routes here: it applies to all, beside the rest.
 
     So nobody gets in whom the route, or the filter without it, would have kept out.
     """
-    if manager.WhichOneof("route_specifier") != "route_config":
-        return
-    routes = manager.route_config
-    places = [(routes, f"{what}.route_config")]
-    for number, host in enumerate(routes.virtual_hosts):
-        where = f"{what}.route_config.virtual_hosts[{host.name or number}]"
-        places.append((host, where))
-        for index, route in enumerate(host.routes):
-            places.append((route, f"{where}.routes[{route.name or index}]"))
-            places += [
-                (cluster, f"{where}.routes[{route.name or index}].weighted_clusters[{cluster.name}]")
-                for cluster in route.route.weighted_clusters.clusters
-            ]
     for place, where in places:
         for name in sorted(place.typed_per_filter_config):
             config, at = place.typed_per_filter_config[name], f"{where}.typed_per_filter_config[{name}]"
