@@ -24,6 +24,7 @@ from proxyless.control_plane.configuration import Configuration
 from proxyless.control_plane.delivery.delivery import Delivery
 from proxyless.control_plane.grpc_server import start_grpc_server
 from proxyless.control_plane.http_server import HttpServer
+from proxyless.control_plane.key_sets.keeper import KeySets
 from proxyless.control_plane.peer_identities import PeerIdentities
 from proxyless.control_plane.registry.registry import Registry
 from proxyless.control_plane.registry.service import RegistrationService
@@ -44,6 +45,8 @@ from proxyless.model.spiffe import SpiffeId
 logger = logging.getLogger("proxyless.control_plane")
 
 Address = tuple[str, int]
+# Seconds that the start waits for keys of token issuers.
+_FIRST_KEYS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class ControlPlane:
         try:
             self._open_stores()
             self._load()
+            # So that a restart does not refuse the tokens that were good before it.
+            await self._key_sets.tried(_FIRST_KEYS)
             await self._serve_xds()
             self._serve_http()
         except BaseException:
@@ -121,6 +126,7 @@ class ControlPlane:
             self._registry.freeze()
             self._ads.stop()
             self._refresh.cancel()
+            self._key_sets.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -149,7 +155,10 @@ class ControlPlane:
         self._registry = Registry(self._store, self._registered)
         self._registry.restore(self._store.load().workloads)
         settings = MeshSettings(trust_domain=self.options.trust_domain)
-        self._worlds = WorldKeeper(settings, lambda: self._registry.workloads, self._announce)
+        self._worlds = WorldKeeper(
+            settings, lambda: self._registry.workloads, lambda: self._key_sets.current, self._announce
+        )
+        self._key_sets = KeySets(self._worlds.fetched)
         self._configuration = Configuration(
             self.options.config_paths,
             self._store,
@@ -211,6 +220,7 @@ class ControlPlane:
         self._run(HttpServer(application(backend), listener).run())
 
     def _configured(self, resources: Any, problems: list[Problem]) -> None:
+        self._key_sets.want(one for one in resources.values() if one.kind == "RequestAuthentication")
         self._worlds.configured(resources)
         self._report(problems)
 

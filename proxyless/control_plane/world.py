@@ -24,8 +24,17 @@ class MeshSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySet:
+    """What was fetched of a JWKS. text: the last good one, "" while there is none, for the reason ``problem``."""
+
+    text: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """resources: every valid configuration resource. workloads: every registered process, by its id.
+    """resources: every valid configuration resource. workloads: every registered process, by its id. key_sets: those
+    that token rules name, by URL.
 
     generation grows by one with every change, within one run of the control plane.
     """
@@ -34,6 +43,7 @@ class World:
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     settings: MeshSettings = MeshSettings()
     generation: int = 0
+    key_sets: Mapping[str, KeySet] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, kind: str) -> list[Resource[Any]]:
         """All resources of a kind, oldest first, then by namespace and name."""

@@ -3,13 +3,16 @@
 import json
 from typing import Any
 
+import jwt.algorithms
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxyless.control_plane.resources.parse import parse
 from proxyless.control_plane.resources.problem import Level, Problem
 
 TARGET = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}
 KEY = '{"kty": "oct", "k": "AQIDBA"}'
+PRIVATE = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))
 KEYS = f'{{"keys": [{KEY}]}}'
 
 
@@ -41,7 +44,7 @@ def custom(**rule: Any) -> dict[str, Any]:
     return {"action": "CUSTOM", "provider": {"name": "p"}, "rules": [rule]}
 
 
-def jwt(**fields: Any) -> dict[str, Any]:
+def token(**fields: Any) -> dict[str, Any]:
     return {"jwtRules": [{"issuer": "i", "jwks": KEYS, **fields}]}
 
 
@@ -60,10 +63,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("AuthorizationPolicy", when("connection.sni", "*.a")),
     ("AuthorizationPolicy", when("source.serviceAccount", "a/b")),
     ("RequestAuthentication", {}),
-    ("RequestAuthentication", jwt(audiences=["a"], forwardOriginalToken=True, fromCookies=["c"], timeout="1s")),
-    ("RequestAuthentication", jwt(fromHeaders=[{"name": "x-jwt", "prefix": "T "}], fromParams=["p"])),
-    ("RequestAuthentication", jwt(outputClaimToHeaders=[{"header": "x-sub", "claim": "sub"}])),
-    ("RequestAuthentication", jwt(jwks=KEY)),
+    ("RequestAuthentication", token(audiences=["a"], forwardOriginalToken=True, fromCookies=["c"], timeout="1s")),
+    ("RequestAuthentication", token(fromHeaders=[{"name": "x-jwt", "prefix": "T "}], fromParams=["p"])),
+    ("RequestAuthentication", token(outputClaimToHeaders=[{"header": "x-sub", "claim": "sub"}])),
+    ("RequestAuthentication", token(jwks=KEY)),
 ]
 
 
@@ -120,19 +123,22 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 ]
 BAD_JWT: list[tuple[dict[str, Any], str, str]] = [
     ({"jwtRules": [{}]}, "spec.jwtRules[0].issuer", "one of issuer, jwksUri"),
-    (jwt(jwks="{}"), "spec.jwtRules[0].jwks", "Key Set"),
-    (jwt(jwks='{"keys": []}'), "spec.jwtRules[0].jwks", "can verify"),
-    (jwt(jwks='{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'), "spec.jwtRules[0].jwks", "can verify"),
-    (jwt(jwks='{"keys": [{"kty": "EC", "crv": "secp256k1"}, 1]}'), "spec.jwtRules[0].jwks", "can verify"),
-    (jwt(jwks="keys"), "spec.jwtRules[0].jwks", "Key Set"),
+    (token(jwks="{}"), "spec.jwtRules[0].jwks", "Key Set"),
+    (token(jwks='{"keys": []}'), "spec.jwtRules[0].jwks", "can verify"),
+    (token(jwks='{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'), "spec.jwtRules[0].jwks", "can verify"),
+    (token(jwks='{"keys": [{"kty": "EC", "crv": "secp256k1"}, 1]}'), "spec.jwtRules[0].jwks", "can verify"),
+    (token(jwks="keys"), "spec.jwtRules[0].jwks", "Key Set"),
+    (token(jwks=f'{{"keys": [{", ".join([KEY] * 257)}]}}'), "spec.jwtRules[0].jwks", "257 keys, at most 256"),
+    (token(jwks=" " * 262_145), "spec.jwtRules[0].jwks", "more than 262144 characters"),
+    ({"jwtRules": [{"jwksUri": "https://me:secret@a/b"}]}, "spec.jwtRules[0].jwksUri", "http"),
     ({"jwtRules": [{"jwksUri": "ftp://a/b"}]}, "spec.jwtRules[0].jwksUri", "http"),
     ({"jwtRules": [{"jwksUri": "https://a:99999/b"}]}, "spec.jwtRules[0].jwksUri", "http"),
-    (jwt(audiences=[""]), "spec.jwtRules[0].audiences[0]", "must not be empty"),
-    (jwt(fromParams=[""]), "spec.jwtRules[0].fromParams[0]", "must not be empty"),
-    (jwt(fromHeaders=[{}]), "spec.jwtRules[0].fromHeaders[0].name", "header name"),
-    (jwt(outputPayloadToHeader="a b"), "spec.jwtRules[0].outputPayloadToHeader", "header name"),
-    (jwt(outputClaimToHeaders=[{"header": "a"}]), "spec.jwtRules[0].outputClaimToHeaders[0].claim", "required"),
-    (jwt(timeout="1us"), "spec.jwtRules[0].timeout", "1ms"),
+    (token(audiences=[""]), "spec.jwtRules[0].audiences[0]", "must not be empty"),
+    (token(fromParams=[""]), "spec.jwtRules[0].fromParams[0]", "must not be empty"),
+    (token(fromHeaders=[{}]), "spec.jwtRules[0].fromHeaders[0].name", "header name"),
+    (token(outputPayloadToHeader="a b"), "spec.jwtRules[0].outputPayloadToHeader", "header name"),
+    (token(outputClaimToHeaders=[{"header": "a"}]), "spec.jwtRules[0].outputClaimToHeaders[0].claim", "required"),
+    (token(timeout="1us"), "spec.jwtRules[0].timeout", "1ms"),
     ({"selector": {}, "targetRef": TARGET}, "spec", "only one of"),
 ]
 
@@ -165,8 +171,8 @@ DRY_RUN = {"annotations": {"istio.io/dry-run": "true"}}
             ("AuthorizationPolicy", when("experimental.envoy.filters.a[b]", "c"), {}, f"{RULE}.when[0].key", "Envoy"),
             ("AuthorizationPolicy", {**operation(paths=["/"]), "action": "DENY"}, {}, RULE, "not HTTP"),
             ("RequestAuthentication", {"jwtRules": [{"issuer": "i"}]}, {}, "spec.jwtRules[0].issuer", "refused"),
-            ("RequestAuthentication", {"jwtRules": [{"jwksUri": "http://a"}]}, {}, "spec.jwtRules[0].jwksUri", "known"),
-            ("RequestAuthentication", jwt(jwksUri="http://a"), {}, "spec.jwtRules[0].jwksUri", "not used"),
+            ("RequestAuthentication", token(jwks=PRIVATE), {}, "spec.jwtRules[0].jwks", "private"),
+            ("RequestAuthentication", token(jwksUri="http://a"), {}, "spec.jwtRules[0].jwksUri", "not used"),
         ],
     ],
 )

@@ -15,7 +15,7 @@ from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.sidecar_ports import InboundPort, SidecarPorts
-from proxyless.control_plane.world import MeshSettings, World
+from proxyless.control_plane.world import KeySet, MeshSettings, World
 from proxyless.model.cluster import Locality
 from proxyless.model.workload import Workload
 
@@ -320,6 +320,13 @@ SETTINGS = [
     MeshSettings(root_namespace="b"),
     MeshSettings(locality_lb=LocalityLoadBalancerSetting(failover_priority=("team",))),
 ]
+Piece = Resource[Any] | Workload | MeshSettings | tuple[str, KeySet]
+# By the URLs that token rules name.
+KEY_SETS = [
+    ("http://reviews.b/keys", KeySet(problem="no route")),
+    ("http://reviews.b/keys", KeySet('{"keys": [{"kty": "oct", "k": "AQIDBA"}]}')),
+    ("https://api.example.com/keys", KeySet('{"kty": "oct", "k": "BAMCAQ"}')),
+]
 
 _PORTS = SidecarPorts(15001, InboundPort("0.0.0.0", 15006, 9080))
 CLIENTS = [
@@ -372,11 +379,17 @@ class ChangingWorld:
     resources: dict[Key, Resource[Any]] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     settings: MeshSettings = SETTINGS[0]
+    key_sets: dict[str, KeySet] = field(default_factory=dict)
     generation: int = 0
 
-    def change(self, what: "Resource[Any] | Workload | MeshSettings", *, remove: bool, created: float) -> None:
+    def change(self, what: "Piece", *, remove: bool, created: float) -> None:
         if isinstance(what, MeshSettings):
             self.settings = what
+        elif isinstance(what, tuple):
+            url, keys = what
+            self.key_sets.pop(url, None)
+            if not remove:
+                self.key_sets[url] = keys
         elif isinstance(what, Workload):
             self.workloads.pop(what.id, None)
             if not remove:
@@ -393,6 +406,7 @@ class ChangingWorld:
             MappingProxyType(dict(self.workloads)),
             self.settings,
             self.generation,
+            MappingProxyType(dict(self.key_sets)),
         )
 
 
@@ -407,4 +421,4 @@ def _resources() -> list[Resource[Any]]:
     return found
 
 
-PIECES: list[Resource[Any] | Workload | MeshSettings] = [*_resources(), *WORKLOADS, *SETTINGS]
+PIECES: list[Piece] = [*_resources(), *WORKLOADS, *SETTINGS, *KEY_SETS]

@@ -1,6 +1,7 @@
 """AuthorizationPolicy and RequestAuthentication: which act on a server, and what its listener says then."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from translate_world import get, notes, world
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.translator import Translator
-from proxyless.control_plane.world import MeshSettings
+from proxyless.control_plane.world import KeySet, MeshSettings
 
 LIBRARY_PORT = "xds.istio.io/grpc/lds/inbound/0.0.0.0:9080"
 SIDECAR_PORT = "inbound|0.0.0.0|9080|8080"
@@ -498,33 +499,27 @@ def test_an_issuer_without_keys_has_none() -> None:
     assert provider.remote_jwks.http_uri.cluster == "BlackHoleCluster"
 
 
-ENTRY = """
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: keys}
-spec:
-  hosts: [keys.example]
-  ports: [{number: 443, name: https, protocol: HTTPS}]
-  resolution: DNS
-"""
-
-
 @pytest.mark.parametrize(
-    ("url", "cluster", "known"),
+    ("rule", "url"),
     [
-        ("https://keys.example/jwks", "outbound|443||keys.example", True),
-        ("http://keys.example/jwks", "outbound|80||keys.example", False),
-        ("https://nobody.example:8443/jwks", "outbound|8443||nobody.example", False),
+        ({"issuer": "i", "jwksUri": "https://keys.example/jwks"}, "https://keys.example/jwks"),
+        ({"issuer": "https://i.example/"}, "https://i.example/.well-known/openid-configuration"),
     ],
 )
-def test_keys_are_fetched_through_the_mesh(url: str, cluster: str, known: bool) -> None:
-    made = translator(authentication({"issuer": "i", "jwksUri": url, "timeout": "2s"}), ENTRY)
-    (provider,) = tokens(made).providers.values()
-    assert MessageToDict(provider.remote_jwks) == {
-        "httpUri": {"uri": url, "cluster": cluster, "timeout": "2s"},
-        "cacheDuration": "300s",
-    }
-    assert bool(notes(made, ENVOY, type_urls.LISTENER, SIDECAR_PORT)) is not known
+def test_fetched_keys_are_inlined(rule: dict[str, Any], url: str) -> None:
+    before = translator(authentication(rule))
+    (provider,) = tokens(before).providers.values()
+    assert provider.remote_jwks.http_uri.cluster == "BlackHoleCluster"
+    (note,) = notes(before, ENVOY, type_urls.LISTENER, SIDECAR_PORT)
+    assert note.startswith(f"RequestAuthentication default/r: there are no keys from {url}: not fetched yet")
+
+    failed = Translator(replace(before.world, key_sets={url: KeySet(problem="no route")}), after=before)
+    assert "no route" in notes(failed, ENVOY, type_urls.LISTENER, SIDECAR_PORT)[0]
+    made = Translator(replace(failed.world, key_sets={url: KeySet(KEYS)}), after=failed)
+    for client in (ENVOY, LIBRARY):
+        (provider,) = tokens(made, client).providers.values()
+        assert json.loads(provider.local_jwks.inline_string) == json.loads(KEYS)
+    assert notes(made, ENVOY, type_urls.LISTENER, SIDECAR_PORT) == ()
 
 
 def test_what_made_a_listener() -> None:

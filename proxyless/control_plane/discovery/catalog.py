@@ -22,6 +22,7 @@ from proxyless.control_plane.discovery.topics import (
     SIDECARS,
     Topic,
     authorizations_topic,
+    key_set_topic,
     policy_topic,
     requests_topic,
     rule_topic,
@@ -33,7 +34,7 @@ from proxyless.control_plane.resources.names import candidates, covers, most_spe
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.sidecar import SidecarSpec
 from proxyless.control_plane.resources.virtual_service import Destination
-from proxyless.control_plane.world import MeshSettings, World
+from proxyless.control_plane.world import KeySet, MeshSettings, World
 from proxyless.model.cluster import Health
 
 
@@ -90,15 +91,16 @@ class Catalog:
         )
         # Whether anything may differ with where a client runs.
         self.locality_aware = self.destination_rules.by_locality or self._services.prefer_close
-        self.touched = None if before is None else frozenset(self._differences(before, moved))
+        self.touched = None if before is None else frozenset(self._differences(before, moved, change.key_sets))
         self._endpoints: dict[tuple[Service, ServicePort], tuple[ServiceEndpoint, ...]] = {}
         # What the clients of one Sidecar see; None for clients without a Sidecar, who see everything.
         self._egress: Egress | None = None
         self._views: dict[View, Catalog] = {}
         self._destinations: frozenset[str] | None = None
 
-    def _differences(self, before: "Catalog", moved: frozenset[str]) -> Iterator[Topic]:
+    def _differences(self, before: "Catalog", moved: frozenset[str], fetched: frozenset[str]) -> Iterator[Topic]:
         yield EVERYTHING
+        yield from map(key_set_topic, fetched)
         yield from (("endpoints", *bucket) for bucket in self._sources.touched)
         if moved:
             yield HOSTS
@@ -185,6 +187,10 @@ class Catalog:
         """Whether hosts that nobody declares may be called: as the Sidecar says, else the mesh."""
         said = self._egress.allow_any if self._egress else None
         return self.settings.outbound_allow_any if said is None else said
+
+    def key_set(self, url: str) -> KeySet | None:
+        """What has been fetched from there; None if nobody asked for it yet."""
+        return self.world.key_sets.get(url)
 
     def egress_proxy(self) -> Destination | None:
         """Where unknown hosts are sent, its host qualified; None for where they say."""

@@ -12,10 +12,11 @@ from proxyless.model.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """resources: by kind; a kind that is not there did not change."""
+    """resources: by kind; a kind that is not there did not change. key_sets: their URLs."""
 
     resources: Mapping[str, Replaced[Resource[Any]]]
     workloads: Replaced[Workload]
+    key_sets: frozenset[str]
 
     def of(self, kind: str) -> Replaced[Resource[Any]]:
         return self.resources.get(kind) or Replaced()
@@ -29,4 +30,7 @@ def changes(before: World | None, after: World) -> Changes:
         resources.setdefault(resource.kind, Replaced()).gone.append(resource)
     for resource in found.came:
         resources.setdefault(resource.kind, Replaced()).came.append(resource)
-    return Changes(resources, replaced(before.workloads if before else {}, after.workloads))
+    sets = before.key_sets if before else {}
+    urls = frozenset[str]() if sets is after.key_sets else sets.keys() | after.key_sets.keys()
+    moved = frozenset(url for url in urls if sets.get(url) is not after.key_sets.get(url))
+    return Changes(resources, replaced(before.workloads if before else {}, after.workloads), moved)

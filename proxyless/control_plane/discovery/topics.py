@@ -38,6 +38,10 @@ def requests_topic(namespace: str | None) -> Topic:
     return "requests", _ANY if namespace is None else namespace
 
 
+def key_set_topic(url: str) -> Topic:
+    return "keys", url
+
+
 def topics(
     part: str, question: str, arguments: tuple[Any, ...], cluster_domain: str, *, scoped: bool
 ) -> tuple[Topic, ...]:
@@ -64,6 +68,8 @@ def topics(
             return tuple(("endpoints", *bucket) for bucket in EndpointSources.buckets(service))
         case "", "mutual_tls", (service, _):
             return PEERS, *(("endpoints", *bucket) for bucket in EndpointSources.buckets(service))
+        case "", "key_set", (url,):
+            return (key_set_topic(url),)
         case "virtual_services", "of", (host, _):
             return rule_topic(host), rule_topic(_ANY)
         case "virtual_services", "about", (host, _) if not host.startswith("*"):

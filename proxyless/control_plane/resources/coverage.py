@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from proxyless.control_plane.resources import schema
+from proxyless.control_plane.resources import key_sets, schema
 from proxyless.control_plane.resources.authorization_policy import (
     DRY_RUN,
     FILTERS,
@@ -188,11 +188,8 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
             yield from _authorization(resource, spec)
         case RequestAuthenticationSpec() as spec:
             for index, jwt in enumerate(spec.jwt_rules):
-                if jwt.jwks_uri and not jwt.jwks:
-                    note = "servers fetch the keys themselves; its host must be a known service, or tokens are refused"
-                    yield f"spec.jwtRules[{index}].jwksUri", note
-                elif not jwt.jwks:
-                    note = "keys are not discovered; without jwks or jwksUri every token of this issuer is refused"
+                if not jwt.jwks and not key_sets.source(jwt):
+                    note = "is no URL to discover keys from; without jwks or jwksUri all its tokens are refused"
                     yield f"spec.jwtRules[{index}].issuer", note
         case ServiceEntrySpec() as spec:
             for index, endpoint in enumerate(spec.endpoints):
