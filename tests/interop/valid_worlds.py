@@ -32,7 +32,7 @@ from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.server_tls import ServerTLSSettings
 from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
-from proxyless.control_plane.world import MeshSettings, World
+from proxyless.control_plane.world import KeySet, MeshSettings, World
 from proxyless.model.workload import Workload
 
 Document = dict[str, Any]
@@ -500,6 +500,8 @@ def policies() -> st.SearchStrategy[list[Document]]:
     return st.tuples(*some, DOCUMENTS["RequestAuthentication"].map(for_all), _sidecars).map(list)
 
 
+# Of one of the URLs that token rules name.
+_FETCHED = {"https://api.example.com/keys": KeySet('{"kty": "oct", "k": "AQIDBA"}')}
 _TARGETS = frozenset({"selector", "targetRef", "targetRefs"})
 _L4 = [{"name": name, "port": port} for name, port in zip(("tcp", "tls"), L4_PORTS, strict=True)]
 _SERVICES = [
@@ -557,7 +559,7 @@ def world(written: Iterable[Document], workloads: Iterable[Workload] = _WORKLOAD
         if resource is not None:
             resources[resource.key] = resource
     settings = mesh_settings(resources, MeshSettings())
-    return World(resources, {one.id: one for one in workloads}, settings)
+    return World(resources, {one.id: one for one in workloads}, settings, key_sets=_FETCHED)
 
 
 def at_generation(made: World, generation: int) -> World:

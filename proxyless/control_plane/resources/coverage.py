@@ -11,10 +11,12 @@ from proxyless.control_plane.resources import key_sets, schema
 from proxyless.control_plane.resources.authorization_policy import (
     DRY_RUN,
     FILTERS,
+    HEADERS,
     Action,
     AuthorizationPolicySpec,
     is_dry_run,
 )
+from proxyless.control_plane.resources.base import camel
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec, TLSMode, TrafficPolicy
 from proxyless.control_plane.resources.problem import Level, Problem
 from proxyless.control_plane.resources.request_authentication import RequestAuthenticationSpec
@@ -205,10 +207,18 @@ def _authorization(resource: Resource[Any], spec: AuthorizationPolicySpec) -> It
         yield "spec.action", "nothing is audited"
     if spec.action is Action.CUSTOM:
         yield "spec.action", "no external authorizer is asked, and so what the rules match is denied"
+    acts = "lets nobody in" if spec.action is Action.ALLOW else "acts whatever it is"
+    blind = f"library gRPC servers are not told the host: there the rule {acts}"
     for index, rule in enumerate(spec.rules):
+        for number, to in enumerate(rule.to):
+            for field in ("hosts", "not_hosts"):
+                if to.operation is not None and getattr(to.operation, field):
+                    yield f"spec.rules[{index}].to[{number}].operation.{camel(field)}", blind
         for number, condition in enumerate(rule.when):
             if condition.key.startswith(FILTERS):
                 yield f"spec.rules[{index}].when[{number}].key", _ENVOY
+            elif condition.key.lower() in (f"{HEADERS}[:authority]", f"{HEADERS}[host]"):
+                yield f"spec.rules[{index}].when[{number}].key", blind
 
 
 def _gateways(path: str, route: HTTPRoute | TLSRoute | TCPRoute) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,8 @@ def call(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 server = grpc.server(ThreadPoolExecutor(4), xds=True)
 method = grpc.unary_unary_rpc_method_handler(call)
-server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Call": method}),))
+methods = {"Call": method, "Other": method}
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", methods),))
 credentials = grpc.xds_server_credentials(grpc.insecure_server_credentials())
 server.add_secure_port(f"127.0.0.1:{own['port']}", credentials)
 server.start()

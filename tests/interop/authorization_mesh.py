@@ -1,23 +1,26 @@
-"""Authorization by a real Envoy: who gets through to a server that knows nothing of it, with which token."""
+"""A mesh with a server of every kind, in which one is behind policies about everything there can be policies about."""
 
 import contextlib
 import http.server
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import jwt
-import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from envoy_mesh import EnvoyMesh, Sidecar, plain_server, until
+from grpc_mesh import GrpcMesh
+from running_control_plane import RunningControlPlane
 
+import proxyless
 from proxyless.envoy.free_ports import choose_ports
 
+GRPC_APPS = Path(__file__).parent.parent / "grpc_server" / "apps"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 JWKS = json.dumps({"keys": [{**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "1"}]})
@@ -90,18 +93,8 @@ spec:
   selector: {{matchLabels: {{app: plain}}}}
   jwtRules:
   - {{issuer: issuer, jwks: '{jwks}', outputClaimToHeaders: [{{header: x-sub, claim: sub}}]}}
-  - {{issuer: fetched, jwksUri: "http://keys.test:{keys}/keys"}}
+  - {{issuer: fetched, jwksUri: "http://127.0.0.1:{keys}/keys"}}
   - {{issuer: keyless}}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: keys}}
-spec:
-  hosts: [keys.test]
-  location: MESH_EXTERNAL
-  resolution: STATIC
-  ports: [{{number: {keys}, name: http, protocol: HTTP}}]
-  endpoints: [{{address: 127.0.0.1}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -111,6 +104,11 @@ spec:
   ingress:
   - {{port: {{number: {tcp}, protocol: TCP, name: tcp}}, bind: 127.0.0.1, defaultEndpoint: 127.0.0.1:{plain}}}
   - {{port: {{number: {closed}, protocol: TCP, name: tcp2}}, bind: 127.0.0.1, defaultEndpoint: 127.0.0.1:{plain}}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: echo}}
+spec: {{selector: {{matchLabels: {{app: echo}}}}, mtls: {{mode: STRICT}}}}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -143,29 +141,66 @@ def key_server() -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class World:
+class Guarded:
+    """Servers of every kind. side: the sidecar of ``plain``, which CONFIG is about; the others have no policy.
+
+    beside: a sidecar; web: ``proxyless serve``; greeter: ``mesh.grpc_server``; echo: gRPC's own xDS server, STRICT.
+    callers: ``caller`` of the namespace default, ``stranger`` of the namespace other.
+    """
+
     mesh: EnvoyMesh
+    control: RunningControlPlane
     side: Sidecar
+    beside: Sidecar
+    web: int
+    greeter: int
+    echo: int
     tcp: int
     closed: int
-    caller: httpx2.Client
-    anonymous: httpx2.Client
+    callers: dict[str, proxyless.Mesh]
+    clients: dict[str, httpx2.Client]
+
+    @property
+    def caller(self) -> httpx2.Client:
+        return self.clients["caller"]
+
+    @property
+    def anonymous(self) -> httpx2.Client:
+        return self.clients["anonymous"]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    mesh = EnvoyMesh(tmp_path_factory.mktemp("z"))
-    tcp, closed = choose_ports([("127.0.0.1", 0, "")] * 2)
+@contextlib.contextmanager
+def guarded_mesh(folder: Path) -> Iterator[Guarded]:
+    mesh = EnvoyMesh(folder)
+    # The control plane fetches keys from here.
+    mesh.processes.environment["NO_PROXY"] = "127.0.0.1"
+    ports = choose_ports([("127.0.0.1", 0, "")] * 4)
+    tcp, closed, web, greeter = ports
     with contextlib.ExitStack() as stack:
         plain, keys = stack.enter_context(plain_server("plain")), stack.enter_context(key_server())
         stack.callback(mesh.close)
         mesh.start_control_plane(CONFIG.format(jwks=JWKS, keys=keys, plain=plain, tcp=tcp, closed=closed))
+        mesh.start_serving("web", "web", "--port", str(web))
+        own = ("--service", "greeter", "--service-account", "greeter", "--port", f"grpc={greeter}")
+        mesh.processes.start("greeter", "serve", "--grpc", "greeter:Greeter", *own, cwd=GRPC_APPS)
+        running = RunningControlPlane(mesh.state_dir)
+        running.at = mesh.addresses
+        echo = stack.enter_context(GrpcMesh(running, folder).server("echo", "echo"))
         side = mesh.sidecar("side", "plain", plain)
+        beside = mesh.sidecar("beside", "beside", plain)
+        mesh.wait_serving("web")
+        mesh.wait_serving("greeter")
+        callers = {"caller": mesh.mesh("caller"), "stranger": mesh.mesh("stranger", namespace="other")}
+        clients = {
+            name: stack.enter_context(httpx2.Client(transport=one.transport(), timeout=30))
+            for name, one in callers.items()
+        }
+        clients["anonymous"] = stack.enter_context(
+            httpx2.Client(trust_env=False, base_url=f"http://{side.inbound}", timeout=30)
+        )
         until("SYNCED", lambda: {one["state"] for one in mesh.types("plain").values()} == {"SYNCED"})
-        caller = stack.enter_context(httpx2.Client(transport=mesh.mesh("caller").transport(), timeout=30))
-        anonymous = stack.enter_context(httpx2.Client(trust_env=False, base_url=f"http://{side.inbound}", timeout=30))
-        until("the sidecar", lambda: _answers(caller))
-        yield World(mesh, side, tcp, closed, caller, anonymous)
+        until("the sidecar", lambda: _answers(clients["caller"]))
+        yield Guarded(mesh, running, side, beside, web, greeter, echo.port, tcp, closed, callers, clients)  # type: ignore[attr-defined]
 
 
 def _answers(caller: httpx2.Client) -> bool:
@@ -175,124 +210,6 @@ def _answers(caller: httpx2.Client) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    ("path", "identified", "anonymous"),
-    [
-        ("/open", 200, 200),
-        ("/open/x?y", 200, 200),
-        ("/open/secret", 403, 403),
-        ("/open/secret?x", 403, 403),
-        ("/open/./a/../secret", 403, 403),
-        ("/openx", 403, 403),
-        ("/caller", 200, 403),
-        ("/nearly", 403, 403),
-        ("/suffix", 200, 403),
-        ("/anybody", 200, 403),
-        ("/nobody", 403, 200),
-        ("/namespace", 200, 403),
-        ("/elsewhere", 403, 403),
-        ("/account", 200, 403),
-        ("/loopback", 200, 200),
-        ("/remote", 403, 403),
-        ("/template/a/x/", 200, 200),
-        ("/template/a-1/x/b/c", 200, 200),
-        ("/template/a/b/x/c", 403, 403),
-        ("/template//x/c", 403, 403),
-        ("/not-get", 403, 403),
-        ("/not-port", 200, 200),
-        ("/header", 403, 403),
-        ("/token", 403, 403),
-        ("/", 403, 403),
-    ],
-)
-def test_who_may_call(world: World, path: str, identified: int, anonymous: int) -> None:
-    assert world.caller.get(f"http://plain{path}").status_code == identified
-    assert world.anonymous.get(path).status_code == anonymous
-
-
-@pytest.mark.parametrize(
-    ("path", "headers", "status"),
-    [
-        ("/host", {"host": "allowed.EXAMPLE"}, 200),
-        ("/host", {"host": "allowed.example.org"}, 403),
-        ("/header", {"x-key": "key"}, 200),
-        ("/header", {"x-key": "no key"}, 403),
-    ],
-)
-def test_headers(world: World, path: str, headers: dict[str, str], status: int) -> None:
-    assert world.anonymous.get(path, headers=headers).status_code == status
-
-
 def token(key: Any = KEY, **claims: Any) -> str:
     said = {"iss": "issuer", "sub": "alice", "exp": int(time.time()) + 3600, **claims}
     return jwt.encode(said, key, algorithm="RS256", headers={"kid": "1"})
-
-
-@pytest.mark.parametrize(
-    ("path", "made", "status"),
-    [
-        ("/token", {}, 200),
-        ("/token", {"iss": "fetched"}, 200),
-        ("/token", {"iss": "keyless"}, 401),
-        ("/token", {"iss": "unknown"}, 401),
-        ("/token", {"key": OTHER_KEY}, 401),
-        ("/token", {"exp": 1}, 401),
-        # Also where no rule asks for one.
-        ("/open", {}, 200),
-        ("/open", {"key": OTHER_KEY}, 401),
-        ("/open/secret", {}, 403),
-        ("/alice", {}, 200),
-        ("/alice", {"sub": "bob"}, 403),
-        ("/alice", {"iss": "fetched"}, 403),
-        ("/admins", {"groups": ["users", "admins"]}, 200),
-        ("/admins", {"groups": "admins"}, 200),
-        ("/admins", {"groups": ["users"]}, 403),
-        ("/nested", {"a": {"b": "c"}}, 200),
-        ("/nested", {"a": "c"}, 403),
-        ("/scope", {"scope": "write read"}, 200),
-        ("/scope", {"scope": "reader"}, 403),
-        ("/audience", {"aud": ["us", "them"]}, 200),
-        ("/audience", {"aud": "them"}, 403),
-    ],
-)
-def test_tokens(world: World, path: str, made: dict[str, Any], status: int) -> None:
-    bearer = {"authorization": f"Bearer {token(**made)}"}
-    answer = world.anonymous.get(path, headers=bearer)
-    assert answer.status_code == status, answer.text
-    if status == 200:
-        seen = answer.json()["headers"]
-        # It is not handed on, unless the rule says so.
-        assert "authorization" not in seen
-        assert seen.get("x-sub") == (None if made.get("iss") == "fetched" else "alice")
-
-
-def test_connections(world: World) -> None:
-    """Rules about requests let no connection in, and one about the port does."""
-
-    def answered(port: int) -> bytes:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-        with connection, contextlib.suppress(ConnectionError):
-            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            return connection.recv(100)
-        return b""
-
-    assert answered(world.tcp).startswith(b"HTTP/1.1 200")
-    assert answered(world.closed) == b""
-
-
-def test_envoy_takes_all_of_it_and_changes_act(world: World) -> None:
-    refused = {name: value for name, value in world.side.stats(r"update_rejected$").items() if value}
-    assert refused == {}
-    world.mesh.apply(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: more}\nspec: {rules: [{}]}\n"
-    )
-
-    def status(path: str) -> int:
-        # Connections that are there keep what they began with.
-        return httpx2.get(f"http://{world.side.inbound}{path}", trust_env=False).status_code
-
-    until("everybody", lambda: status("/") == 200)
-    assert status("/open/secret") == 403
-    world.mesh.run("delete", "AuthorizationPolicy", "more", "-n", "default")
-    until("some", lambda: status("/") == 403)
-    assert status("/open") == 200
