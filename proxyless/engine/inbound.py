@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 from proxyless.engine.caller import Caller
 from proxyless.engine.jwt_authn import authenticate
-from proxyless.engine.jwt_guard import guarded
 from proxyless.engine.matching import string_matches
 from proxyless.engine.rbac import Situation, denied_by
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
 from proxyless.model.authentication import JwtAuthn
-from proxyless.model.authorization import JwtGuard, Rbac
+from proxyless.model.authorization import Rbac
 from proxyless.model.inbound import InboundListener, MutualTls
 
 
@@ -66,11 +65,7 @@ def _filtered(listener: InboundListener, caller: Caller, head: Request, authorit
     situation = Situation(head, caller, authority_known=authority_known)
     allowed = ALLOW
     for one in listener.filters:
-        if isinstance(one, JwtGuard):
-            refused = guarded(one, head)
-            if refused is not None:
-                return refused
-        elif isinstance(one, JwtAuthn):
+        if isinstance(one, JwtAuthn):
             known = authenticate(one, head)
             if isinstance(known, Respond):
                 return known
@@ -88,7 +83,7 @@ def _filtered(listener: InboundListener, caller: Caller, head: Request, authorit
 def strictest(listeners: Iterable[InboundListener]) -> InboundListener | None:
     """Where the port is not known, the mode of the strictest counts, and the filters of all."""
     found = None
-    filters: tuple[Rbac | JwtAuthn | JwtGuard, ...] = ()
+    filters: tuple[Rbac | JwtAuthn, ...] = ()
     for listener in listeners:
         filters += listener.filters
         if found is None or (listener.mutual_tls is MutualTls.STRICT and found.mutual_tls is not MutualTls.STRICT):

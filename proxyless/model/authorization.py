@@ -141,17 +141,3 @@ class Rbac:
 
     action: Action
     policies: tuple[Policy, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class JwtGuard:
-    """One JWT filter whose tokens are not verified: a request that carries one is not let in as if it were.
-
-    headers: names and what comes before the token, both as configured. params, cookies: names. required: whether a
-    request without a token is refused as well.
-    """
-
-    headers: tuple[tuple[str, str], ...] = ()
-    params: tuple[str, ...] = ()
-    cookies: tuple[str, ...] = ()
-    required: bool = True

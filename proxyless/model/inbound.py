@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from proxyless.model.authentication import JwtAuthn
-from proxyless.model.authorization import JwtGuard, Rbac
+from proxyless.model.authorization import Rbac
 from proxyless.model.matching import StringMatcher
 
 
@@ -27,4 +27,4 @@ class InboundListener:
     mutual_tls: MutualTls = MutualTls.PERMISSIVE
     san: tuple[StringMatcher, ...] = ()
     ignored: tuple[str, ...] = ()
-    filters: tuple[Rbac | JwtAuthn | JwtGuard, ...] = ()
+    filters: tuple[Rbac | JwtAuthn, ...] = ()

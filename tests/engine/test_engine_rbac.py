@@ -11,6 +11,7 @@ from proxyless.engine.inbound import ALLOW, decide, strictest
 from proxyless.engine.rbac import Situation, denied_by, holds
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Respond
+from proxyless.model.authentication import Either, JwtAuthn, JwtProvider, JwtRule, Verified
 from proxyless.model.authorization import (
     Action,
     Address,
@@ -22,7 +23,6 @@ from proxyless.model.authorization import (
     Header,
     JsonKind,
     JsonMatcher,
-    JwtGuard,
     LocalPort,
     Not,
     Policy,
@@ -305,7 +305,13 @@ def test_where_the_port_is_not_known_the_filters_of_all_count() -> None:
     assert strictest([]) is None
 
 
-GUARD = JwtGuard((("authorization", "Bearer "),), ("access_token",), ("session",), required=False)
+KEYLESS = JwtProvider("p", headers=(("authorization", "Bearer "),), params=("access_token",), cookies=("session",))
+
+
+def tokens(*, missing: bool) -> InboundListener:
+    """Of a filter with something unknown."""
+    rule = JwtRule(None, Either((Verified(KEYLESS),), missing=missing))
+    return InboundListener(8080, filters=(JwtAuthn((rule,), (KEYLESS,)),))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +328,7 @@ GUARD = JwtGuard((("authorization", "Bearer "),), ("access_token",), ("session",
     ],
 )
 def test_tokens_that_nobody_verified(path: str, headers: list[tuple[str, str]], status: int | None) -> None:
-    verdict = decide(InboundListener(8080, filters=(GUARD,)), MUTUAL, Request("GET", "hello", path, headers=headers))
+    verdict = decide(tokens(missing=True), MUTUAL, Request("GET", "hello", path, headers=headers))
     assert (verdict.status if isinstance(verdict, Respond) else None) == status
     if isinstance(verdict, Respond):
         challenge = dict(verdict.headers)["www-authenticate"]
@@ -330,7 +336,7 @@ def test_tokens_that_nobody_verified(path: str, headers: list[tuple[str, str]], 
 
 
 def test_a_token_that_is_required() -> None:
-    verdict = decide(InboundListener(8080, filters=(JwtGuard(),)), MUTUAL, Request("GET", "hello", "/"))
+    verdict = decide(tokens(missing=False), MUTUAL, Request("GET", "hello", "/"))
     assert isinstance(verdict, Respond)
     assert (verdict.status, verdict.body) == (401, b"Jwt is missing")
     assert dict(verdict.headers)["www-authenticate"] == 'Bearer realm="http://hello/"'

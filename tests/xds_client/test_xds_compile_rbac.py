@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from test_xds_fuzz import random_message
 from xds_resources import ROUTER, downstream_tls, inbound, packed
 
-from proxyless.model.authentication import Either, JwtAuthn, JwtKey, Verified
+from proxyless.model.authentication import Either, JwtAuthn, JwtKey, JwtProvider, JwtRule, Verified
 from proxyless.model.authorization import (
     Action,
     Address,
@@ -35,7 +35,6 @@ from proxyless.model.authorization import (
     Header,
     JsonKind,
     JsonMatcher,
-    JwtGuard,
     LocalPort,
     Not,
     Policy,
@@ -416,14 +415,26 @@ def test_jwt_rules_whose_match_is_not_supported_apply_to_everything() -> None:
 def test_jwt_with_something_unknown_lets_no_token_in() -> None:
     config = jwt_config(filterStateRules={"name": "x"})
     found = jwt_compiled(config)
-    places = (("x-jwt", "t "), ("authorization", "Bearer "))
-    assert found.filters == (JwtGuard(places, ("access_token",), ("c",), required=False),)
+    assert [(one.headers, one.params, one.cookies, one.keys) for one in closed(found, missing=True)] == [
+        ((("x-jwt", "t "),), (), ("c",), None),
+        ((("authorization", "Bearer "),), ("access_token",), (), None),
+    ]
     assert "filter_state_rules" in found.ignored[0]
     config["rules"][0]["requires"] = {"providerName": "b"}
-    assert jwt_compiled(config).filters == (JwtGuard(places, ("access_token",), ("c",), required=True),)
+    closed(jwt_compiled(config), missing=False)
     made = json_format.ParseDict(jwt_config(), jwt_pb2.JwtAuthentication())
     made.rules[0].requires.MergeFromString(b"\xfa\x3e\x01x")
-    assert isinstance(compiled(http_filter(made)).filters[0], JwtGuard)
+    closed(compiled(http_filter(made)), missing=False)
+
+
+def closed(found: InboundListener, *, missing: bool) -> tuple[JwtProvider, ...]:
+    """The providers of a filter by which no token holds."""
+    (one,) = found.filters
+    assert isinstance(one, JwtAuthn)
+    assert all(provider.keys is None for provider in one.providers)
+    either = Either(tuple(Verified(provider) for provider in one.providers), missing=missing)
+    assert one.rules == (JwtRule(None, either),)
+    return one.providers
 
 
 @pytest.mark.parametrize(

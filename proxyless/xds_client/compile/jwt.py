@@ -1,6 +1,6 @@
 """JWT filters (Envoy's extensions.filters.http.jwt_authn.v3.JwtAuthentication): providers, keys, requirements.
 
-A filter with something that we do not know becomes a ``JwtGuard``: then no request that carries a token is let in.
+A filter with something that we do not know has no keys: then no request that carries a token is let in.
 """
 
 import json
@@ -18,7 +18,6 @@ from proxyless.model.authentication import (
     Requirement,
     Verified,
 )
-from proxyless.model.authorization import JwtGuard
 from proxyless.xds_client.compile import matching
 from proxyless.xds_client.compile.decode import FieldError, has_unknown, set_fields
 
@@ -41,7 +40,7 @@ class _Unsupported(Exception):
     """A requirement of a newer API."""
 
 
-def jwt_filter(message: Any, ignored: list[str], what: str) -> JwtAuthn | JwtGuard:
+def jwt_filter(message: Any, ignored: list[str], what: str) -> JwtAuthn:
     unknown = set_fields(message, ("filter_state_rules",), what)
     if has_unknown(message):
         unknown.append(f"{what}: a field of a newer API")
@@ -56,10 +55,11 @@ def jwt_filter(message: Any, ignored: list[str], what: str) -> JwtAuthn | JwtGua
         ignored.append(f"{what}.strip_failure_response")
     if unknown:
         ignored += [f"{field} is not supported: requests that carry a token are answered 401" for field in unknown]
-        return _guard(message)
+        return _closed(message)
     providers = {
-        name: _provider(name, message.providers[name], ignored, f"{what}.providers[{name}]")
-        for name in sorted(message.providers)
+        name: _provider(name, provider, _keys(provider, ignored, where), ignored, where)
+        for name, provider in sorted(message.providers.items())
+        for where in (f"{what}.providers[{name}]",)
     }
     rules: list[JwtRule] = []
     for index, one in enumerate(message.rules):
@@ -67,12 +67,12 @@ def jwt_filter(message: Any, ignored: list[str], what: str) -> JwtAuthn | JwtGua
             rule = _rule(one, message, providers, ignored, f"{what}.rules[{index}]")
         except _Unsupported as unsupported:
             ignored.append(f"{unsupported} is not supported: requests that carry a token are answered 401")
-            return _guard(message)
+            return _closed(message)
         rules += [] if rule is None else [rule]
     return JwtAuthn(tuple(rules), tuple(providers.values()), bool(message.bypass_cors_preflight))
 
 
-def _provider(name: str, message: Any, ignored: list[str], what: str) -> JwtProvider:
+def _provider(name: str, message: Any, keys: tuple[JwtKey, ...] | None, ignored: list[str], what: str) -> JwtProvider:
     places = message.from_headers or message.from_params or message.from_cookies
     if any(not one.name for one in message.from_headers):
         raise FieldError(f"{what}.from_headers has an empty name")
@@ -82,7 +82,7 @@ def _provider(name: str, message: Any, ignored: list[str], what: str) -> JwtProv
         name,
         message.issuer,
         frozenset(message.audiences),
-        _keys(message, ignored, what),
+        keys,
         tuple((one.name.lower(), one.value_prefix) for one in message.from_headers) if places else _DEFAULT_HEADERS,
         tuple(message.from_params) if places else _DEFAULT_PARAMS,
         tuple(message.from_cookies),
@@ -231,21 +231,15 @@ def _named(name: str, providers: dict[str, JwtProvider], what: str) -> JwtProvid
     return providers[name]
 
 
-def _guard(message: Any) -> JwtGuard:
-    headers: list[tuple[str, str]] = []
-    params: list[str] = []
-    cookies: list[str] = []
-    for name in sorted(message.providers):
-        provider = message.providers[name]
-        headers += [(one.name.lower(), one.value_prefix) for one in provider.from_headers]
-        params += provider.from_params
-        cookies += provider.from_cookies
-        if not (provider.from_headers or provider.from_params or provider.from_cookies):
-            headers += _DEFAULT_HEADERS
-            params += _DEFAULT_PARAMS
+def _closed(message: Any) -> JwtAuthn:
+    """Its places without its keys: no token that is there holds."""
+    providers = tuple(
+        _provider(name, provider, None, [], f"providers[{name}]")
+        for name, provider in sorted(message.providers.items())
+    )
     required = has_unknown(message) or any(_required(rule, message) for rule in message.rules)
-    unique = tuple(dict.fromkeys(headers)), tuple(dict.fromkeys(params)), tuple(dict.fromkeys(cookies))
-    return JwtGuard(*unique, required)
+    either = Either(tuple(Verified(provider) for provider in providers), missing=not required)
+    return JwtAuthn((JwtRule(None, either),), providers)
 
 
 def _required(rule: Any, message: Any) -> bool:
@@ -261,6 +255,8 @@ def _required(rule: Any, message: Any) -> bool:
 
 
 def _may_be_missing(requirement: Any) -> bool:
+    if has_unknown(requirement):
+        return False
     match requirement.WhichOneof("requires_type"):
         case "allow_missing" | "allow_missing_or_failed":
             return True
@@ -269,6 +265,6 @@ def _may_be_missing(requirement: Any) -> bool:
         case "requires_all":
             return all(_may_be_missing(one) for one in requirement.requires_all.requirements)
         case None:
-            return not has_unknown(requirement)
+            return True
         case _:
             return False

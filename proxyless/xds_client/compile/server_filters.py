@@ -11,12 +11,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 
 from proxyless.model.authentication import JwtAuthn
-from proxyless.model.authorization import JwtGuard, Rbac
+from proxyless.model.authorization import Rbac
 from proxyless.xds_client.compile.decode import FieldError, is_a, unpack
 from proxyless.xds_client.compile.jwt import jwt_filter
 from proxyless.xds_client.compile.rbac import rbac
 
-Filter = Rbac | JwtAuthn | JwtGuard
+Filter = Rbac | JwtAuthn
 
 
 def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, ...]:
