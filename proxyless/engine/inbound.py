@@ -5,7 +5,7 @@ filter chain accepts, a request that got as far as here (its port became STRICT 
 foreign server accepted it) is answered 403 and its connection closed: a client learns why.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from proxyless.engine.caller import Caller
@@ -78,6 +78,13 @@ def _filtered(listener: InboundListener, caller: Caller, head: Request, authorit
             # Envoy's response code details; it sets no flag.
             return respond(head, 403, b"RBAC: access denied", f"rbac_access_denied_matched_policy[{policy}]", ())
     return allowed
+
+
+def listener_of(inbound: Mapping[int, InboundListener], port: int) -> InboundListener | None:
+    """What a request on ``port`` is judged by. A foreign server may not tell the port (0, on a Unix socket), or may
+    believe the caller's Host header about it: where it is none of ours, what all of them require counts.
+    """
+    return inbound.get(port) or strictest(inbound.values())
 
 
 def strictest(listeners: Iterable[InboundListener]) -> InboundListener | None:

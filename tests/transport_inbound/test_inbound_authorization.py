@@ -122,6 +122,20 @@ def test_a_foreign_asgi_server_tells_addresses_and_no_identities(runtime: TestRu
     assert call(app, http())[0]["status"] == 403
 
 
+def test_a_server_that_does_not_tell_its_port_keeps_to_what_all_ports_require(runtime: TestRuntime) -> None:
+    app = MeshASGI(ok, runtime)
+    assert call(app, http(server=("/run/app.sock", None)))[0]["status"] == 200
+    runtime.require(8080, MutualTls.PERMISSIVE, filters=(Rbac(Action.ALLOW),))
+    for server in (("/run/app.sock", None), None, ("127.0.0.1", 9999)):
+        assert call(app, http(server=server))[0]["status"] == 403
+    statuses: list[str] = []
+    # gunicorn on a Unix socket takes it from the Host header.
+    environ: dict[str, Any] = {"SERVER_PORT": "9999", "HTTP_HOST": "hello:9999"}
+    setup_testing_defaults(environ)
+    list(MeshWSGI(lambda *_: [], runtime)(environ, lambda status, headers: statuses.append(status)))
+    assert statuses == ["403 Forbidden"]
+
+
 def test_wsgi(runtime: TestRuntime) -> None:
     runtime.require(8080, MutualTls.PERMISSIVE, filters=(DENY_ADMIN,))
     seen: list[str] = []

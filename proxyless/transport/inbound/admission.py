@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from proxyless.engine.caller import Caller
-from proxyless.engine.inbound import ALLOW, Allow, decide
+from proxyless.engine.inbound import ALLOW, Allow, decide, listener_of
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters
@@ -82,7 +82,7 @@ def _judge(head: Head, caller: Caller, runtime: InboundRuntime, port: int | None
     if head.problem:
         reason = f"the request has {head.problem}"
         return respond(head.request, 400, b"Bad Request", reason, (), headers=(("connection", "close"),))
-    return decide(runtime.snapshot().inbound.get(port or 0), caller, head.request)
+    return decide(listener_of(runtime.snapshot().inbound, port or 0), caller, head.request)
 
 
 async def _answer(scope: Scope, send: Send, reply: Respond, method: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from proxyless.engine.caller import Caller
-from proxyless.engine.inbound import decide
+from proxyless.engine.inbound import decide, listener_of
 from proxyless.engine.paths import normalised
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
@@ -71,7 +71,7 @@ class MeshWSGI:
             port = int(environ.get("SERVER_PORT") or 0)
         except ValueError:
             port = 0
-        verdict = decide(self.runtime.snapshot().inbound.get(port), caller, head)
+        verdict = decide(listener_of(self.runtime.snapshot().inbound, port), caller, head)
         if isinstance(verdict, Respond):
             return verdict
         for name in verdict.remove:
