@@ -180,7 +180,7 @@ def guarded_mesh(folder: Path) -> Iterator[Guarded]:
         plain, keys = stack.enter_context(plain_server("plain")), stack.enter_context(key_server())
         stack.callback(mesh.close)
         mesh.start_control_plane(CONFIG.format(jwks=JWKS, keys=keys, plain=plain, tcp=tcp, closed=closed))
-        mesh.start_serving("web", "web", "--port", str(web))
+        mesh.start_serving("web", "web", "--port", str(web), "--access-log")
         own = ("--service", "greeter", "--service-account", "greeter", "--port", f"grpc={greeter}")
         mesh.processes.start("greeter", "serve", "--grpc", "greeter:Greeter", *own, cwd=GRPC_APPS)
         running = RunningControlPlane(mesh.state_dir)
@@ -200,6 +200,8 @@ def guarded_mesh(folder: Path) -> Iterator[Guarded]:
         )
         until("SYNCED", lambda: {one["state"] for one in mesh.types("plain").values()} == {"SYNCED"})
         until("the sidecar", lambda: _answers(clients["caller"]))
+        fetched = {"authorization": f"Bearer {token(iss='fetched')}"}
+        until("the keys", lambda: clients["anonymous"].get("/token", headers=fetched).status_code == 200)
         yield Guarded(mesh, running, side, beside, web, greeter, echo.port, tcp, closed, callers, clients)  # type: ignore[attr-defined]
 
 

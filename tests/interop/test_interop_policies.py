@@ -115,6 +115,7 @@ def test_who_may_call(guarded: Guarded, servers: Servers) -> None:
     servers.expect(*CALLERS)
     with policies(guarded, {}):
         servers.expect()
+        until("the reason", lambda: "rbac_access_denied_matched_policy[none]" in guarded.mesh.log("web"))
     with policies(guarded, {}, {"rules": [source(principals=[CALLER])]}):
         servers.expect("caller")
     with policies(guarded, {"rules": [source(namespaces=["other"])]}):
