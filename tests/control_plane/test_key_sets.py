@@ -2,10 +2,18 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxyless.control_plane.key_sets.fetch import FetchError, _connected, fetch
 from proxyless.control_plane.key_sets.keeper import KeySets
@@ -25,7 +33,13 @@ def answer(body: str | bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
-def fetched(monkeypatch: pytest.MonkeyPatch, path: str, make: Callable[[str], Answers], within: float = 30.0) -> str:
+def fetched(
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    make: Callable[[str], Answers],
+    within: float = 30.0,
+    tls: ssl.SSLContext | None = None,
+) -> str:
     """What ``fetch`` finds at a server that has these answers by path; others it never answers."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -40,8 +54,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch, path: str, make: Callable[[str], An
                 await writer.drain()
             writer.close()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        base = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         answers = make(base)
         try:
             return await fetch(f"{base}{path}", within)
@@ -56,6 +70,26 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     chunked += f"{len(KEYS):x}\r\n{KEYS}\r\n0\r\n\r\n".encode()
     assert fetched(monkeypatch, "/keys", lambda _: {"/keys": chunked}) == KEYS
+
+
+def test_https_is_verified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    certificate = made.add_extension(names, critical=True).sign(key, hashes.SHA256())
+    roots, both = tmp_path / "roots.pem", tmp_path / "both.pem"
+    roots.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    both.write_bytes(private + roots.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetched(monkeypatch, "/keys", lambda _: {"/keys": answer(KEYS)}, tls=context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    assert fetched(monkeypatch, "/keys", lambda _: {"/keys": answer(KEYS)}, tls=context) == KEYS
+    with pytest.raises(FetchError, match="not https"):
+        fetched(monkeypatch, DISCOVERY, lambda _: {DISCOVERY: answer('{"jwks_uri": "http://127.0.0.1/"}')}, tls=context)
 
 
 def test_keys_are_discovered(monkeypatch: pytest.MonkeyPatch) -> None:
