@@ -207,7 +207,7 @@ _JSON = st.recursive(
     max_leaves=10,
 )
 _SIGNED = token(sub="root", nested=[[["x"]]], big=2**70)
-FUZZ = settings(max_examples=300, deadline=None, database=None, derandomize=True)
+FUZZ = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
 
 def encoded(data: Any) -> str:
