@@ -55,16 +55,18 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from proxyless.model.snapshot import Origin
     from proxyless.xds_client.offline import compile_snapshot
 
     request = parse_url(arguments.method, arguments.url, parse_headers(arguments.header))
     namespace, service = _source(arguments.source)
     caller = {**({"app": service} if service else {}), **labels(arguments.label)}
     if arguments.config:
-        resources = _from_files(arguments.config, request, namespace, caller)
+        resources, origin = _from_files(arguments.config, request, namespace, caller), Origin.FILES
     else:
         resources = _from_control_plane(Connection(arguments.state_dir), request, namespace, caller)
-    told = explain(compile_snapshot(resources, [request.target]), request)
+        origin = Origin.CONTROL_PLANE
+    told = explain(compile_snapshot(resources, [request.target], origin), request)
     if arguments.config and any(not leg.endpoints for leg in told.clusters):
         output.message("from files: workloads that register themselves are not known here, so they are not shown")
     if arguments.output == "json":

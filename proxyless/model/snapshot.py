@@ -13,6 +13,7 @@ class Origin(enum.Enum):
     NONE = "none"  # nothing received yet
     CONTROL_PLANE = "control-plane"
     LAST_KNOWN_GOOD = "last-known-good"  # read from the state dir, the control plane has not answered yet
+    FILES = "files"  # made from files, as ``proxyless explain --config`` does
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from proxyless.xds_client.entry import Entry, empty
 from proxyless.xds_client.kinds import BY_TYPE_URL, Kind
 
 
-def compile_snapshot(resources: Mapping[str, Mapping[str, bytes]], targets: Iterable[str]) -> Snapshot:
-    """What a client would make of ``resources``: serialized google.protobuf.Any by type URL and name.
+def compile_snapshot(
+    resources: Mapping[str, Mapping[str, bytes]], targets: Iterable[str], origin: Origin = Origin.CONTROL_PLANE
+) -> Snapshot:
+    """What a client would make of ``resources``: serialized google.protobuf.Any by type URL and name. origin: of these.
 
     A resource that is not among them does not exist. One that cannot be used shows as a client that never had another
     version sees it: the target or cluster answers with the reason.
@@ -31,7 +33,7 @@ def compile_snapshot(resources: Mapping[str, Mapping[str, bytes]], targets: Iter
             for name in names:
                 entries[kind].setdefault(name, Entry(absent=True))
     assembly = assembler.build(entries, targets, {})
-    return Snapshot(1, Origin.CONTROL_PLANE, assembly.listeners, assembly.clusters, assembly.inbound)
+    return Snapshot(1, origin, assembly.listeners, assembly.clusters, assembly.inbound)
 
 
 def load_entries(resources: Mapping[Kind, Mapping[str, bytes]], *, live: bool) -> dict[Kind, dict[str, Entry]]:

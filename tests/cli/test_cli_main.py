@@ -92,6 +92,15 @@ def test_a_wrong_admin_token_says_so(
     assert (result.status, "admin token" in result.err) == (1, True)
 
 
+def test_an_explanation_from_files_says_that_it_is(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}"
+    )
+    explain = ("explain", "GET", "http://a/", "--config", str(tmp_path))
+    assert "from the files (snapshot 1)" in run(*explain).out
+    assert '"config": "files"' in run(*explain, "-o", "json").out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["control-plane"], ["analyze", "a.yaml"], ["explain", "GET", "http://reviews/", "--config", "a.yaml"]],
