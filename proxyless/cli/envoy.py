@@ -55,6 +55,7 @@ def register(subparsers: Subparsers) -> None:
     )
     sidecar.add_argument("--concurrency", type=_count, default=2, metavar="N", help="threads (default: %(default)s)")
     sidecar.add_argument("--log-level", choices=_LOG_LEVELS, default="warning", help="Envoy's (default: %(default)s)")
+    sidecar.add_argument("--sotw", action="store_true", help="state-of-the-world xDS instead of incremental")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin_port=arguments.admin_port,
         concurrency=arguments.concurrency,
         log_level=arguments.log_level,
+        delta=not arguments.sotw,
     )
     sidecar = Sidecar(options, output.message)
     handler = logging.StreamHandler()

@@ -13,9 +13,6 @@ from proxyless.identity.control_plane import control_plane_id
 from proxyless.model.address import split_address
 from proxyless.model.cluster import Locality
 
-# The variant of xDS that is spoken: "GRPC" is state of the world, "DELTA_GRPC" incremental.
-ADS_API_TYPE = "GRPC"
-
 # Istio's names of the secrets; the cluster's name is in the TLS contexts that the control plane sends.
 IDENTITY, ROOTS, SDS_CLUSTER = "default", "ROOTCA", "sds-grpc"
 _XDS_CLUSTER = "xds-grpc"
@@ -73,16 +70,28 @@ class Node:
 
 
 def bootstrap(
-    node: Node, ports: Ports, *, control_plane: str, trust_domain: str, secrets: Path, admin: Mapping[str, Any]
+    node: Node,
+    ports: Ports,
+    *,
+    control_plane: str,
+    trust_domain: str,
+    secrets: Path,
+    admin: Mapping[str, Any],
+    delta: bool = True,
 ) -> dict[str, Any]:
-    """control_plane: ``host:port``, its TLS address. secrets: socket of the SDS server. admin: Envoy's Address."""
+    """control_plane: ``host:port``, its TLS address. secrets: socket of the SDS server. admin: Envoy's Address.
+
+    delta: incremental xDS, as Istio's sidecars have it since 1.22. One cluster that changes is sent alone, not with all
+    others; of a response that is refused the good part gets through; and a reconnect brings what differs. Else state
+    of the world.
+    """
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _NEVER}
     return {
         "node": node.to_dict(ports),
         "admin": {"address": admin},
         "dynamic_resources": {
             "ads_config": {
-                "api_type": ADS_API_TYPE,
+                "api_type": "DELTA_GRPC" if delta else "GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
                 "grpc_services": [{"envoy_grpc": {"cluster_name": _XDS_CLUSTER}}],

@@ -55,6 +55,7 @@ class Options:
     Ports: 0 for any free one.
     inbound_name: of the port in the registry; Services refer to it, and its start says the protocol (``grpc``).
     admin_port: on loopback; 0 for a socket that only this user can open. ttl: seconds a certificate is asked for.
+    delta: whether Envoy speaks incremental xDS, else state of the world.
     """
 
     settings: Settings
@@ -67,6 +68,7 @@ class Options:
     concurrency: int = 2
     log_level: str = "warning"
     ttl: float = DEFAULT_TTL
+    delta: bool = True
 
 
 class Sidecar:
@@ -226,6 +228,7 @@ class Sidecar:
             trust_domain=bundle.trust_domain,
             secrets=folder.secrets_socket,
             admin=admin.address,
+            delta=self._options.delta,
         )
         folder.bootstrap.write_text(json.dumps(made), "utf-8")
 

@@ -121,6 +121,7 @@ def test_the_bootstrap_holds_no_secret_and_pins_the_control_plane() -> None:
             secrets=Path("/s"),
             admin={"pipe": {"path": "/a"}},
         )
+        assert made["dynamic_resources"]["ads_config"]["api_type"] == "DELTA_GRPC"
         text = json.dumps(made)
         assert "inline" not in text
         assert "spiffe://td/ns/istio-system/sa/control-plane" in text

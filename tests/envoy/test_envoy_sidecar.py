@@ -65,10 +65,14 @@ data:
 
 @dataclass(frozen=True)
 class World:
-    """hello, in two versions, is Python under ``proxyless serve``; plain, on ``port``, is behind ``side``."""
+    """hello, in two versions, is Python under ``proxyless serve``; plain, on ``port``, is behind ``side``.
+
+    older: another one beside the same application, which is sent the state of the world.
+    """
 
     mesh: EnvoyMesh
     side: Sidecar
+    older: Sidecar
     port: int
 
     @contextlib.contextmanager
@@ -93,9 +97,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for version in ("v1", "v2"):
                 mesh.start_serving(version, "hello", "--label", f"version={version}")
             side = mesh.sidecar("side", "plain", port)
+            older = mesh.sidecar("older", "older", port, "--sotw")
             for version in ("v1", "v2"):
                 mesh.wait_serving(version)
-            yield World(mesh, side, port)
+            yield World(mesh, side, older, port)
         finally:
             mesh.close()
 
@@ -133,12 +138,21 @@ def steady_calls(client: httpx2.Client, url: str) -> Iterator[list[Any]]:
 
 
 def assert_no_refusal(world: World) -> None:
-    until("SYNCED", lambda: {one["state"] for one in world.mesh.types("plain").values()} == {"SYNCED"})
-    counters = world.side.stats(r"update_rejected$|update_failure$|init_fetch_timeout$")
-    assert len(counters) > 3
-    refused = {name: value for name, value in counters.items() if value and "rejected" in name}
-    assert refused == {}
-    assert "Deprecated" not in world.mesh.log(world.side.name)
+    for service, side in (("plain", world.side), ("older", world.older)):
+        until(
+            "SYNCED",
+            lambda service=service: {one["state"] for one in world.mesh.types(service).values()} == {"SYNCED"},
+        )
+        counters = side.stats(r"update_rejected$|update_failure$|init_fetch_timeout$")
+        assert len(counters) > 3
+        refused = {name: value for name, value in counters.items() if value and "rejected" in name}
+        assert refused == {}
+        assert "Deprecated" not in world.mesh.log(side.name)
+
+
+def test_each_variant_of_xds_is_spoken(world: World) -> None:
+    clients = {one["service"]: one["delta"] for one in world.mesh.json("proxy-status") if one["kind"] == "envoy"}
+    assert clients == {"plain": True, "older": False}
 
 
 def test_both_directions_under_strict(world: World) -> None:
@@ -190,27 +204,31 @@ def test_both_directions_under_strict(world: World) -> None:
 
 
 def test_keys_are_in_memory_only(world: World) -> None:
-    (private,) = world.mesh.temporary.iterdir()
-    assert private.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o077 for path in private.glob("*.sock")} == {0}
-    content = list(file_contents(private))
-    assert content
-    assert not [one for one in content if b"PRIVATE KEY" in one]
+    for private in world.mesh.temporary.iterdir():
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o077 for path in private.glob("*.sock")} == {0}
+        content = list(file_contents(private))
+        assert content
+        assert not [one for one in content if b"PRIVATE KEY" in one]
 
 
 def test_a_weight_change_drops_nothing(world: World) -> None:
     kinds = ("VirtualService/hello/default", "DestinationRule/hello/default")
-    with world.applied(CANARY % (100, 0), *kinds), world.side.client() as client:
-        until("v1", lambda: name_of(client, "http://hello/") == "v1")
-        with steady_calls(client, "http://hello/") as seen:
-            until("a few calls", lambda: len(seen) > 20)
-            assert "v2" not in seen
+    with world.applied(CANARY % (100, 0), *kinds), world.side.client() as client, world.older.client() as older:
+        for caller in (client, older):
+            until("v1", lambda caller=caller: name_of(caller, "http://hello/") == "v1")
+        with steady_calls(client, "http://hello/") as seen, steady_calls(older, "http://hello/") as by_older:
+            for calls in (seen, by_older):
+                until("a few calls", lambda calls=calls: len(calls) > 20)
+                assert "v2" not in calls
             world.mesh.apply(CANARY % (0, 100))
-            until("v2", lambda: seen[-1] == "v2")
+            for calls in (seen, by_older):
+                until("v2", lambda calls=calls: calls[-1] == "v2")
             world.mesh.apply(CANARY % (50, 50))
-            turned = len(seen)
-            until("both", lambda: {"v1", "v2"} <= set(map(str, seen[turned:])))
-        assert set(map(str, seen)) == {"v1", "v2"}
+            for calls in (seen, by_older):
+                turned = len(calls)
+                until("both", lambda calls=calls, turned=turned: {"v1", "v2"} <= set(map(str, calls[turned:])))
+        assert set(map(str, seen)) == set(map(str, by_older)) == {"v1", "v2"}
         assert_no_refusal(world)
 
 
@@ -371,21 +389,26 @@ def test_endpoints_come_and_go(world: World) -> None:
         plain_server("b") as port,
         httpx2.Client(transport=mesh.mesh("caller").transport()) as python,
         world.side.client() as client,
+        world.older.client() as older,
     ):
-        for caller in (python, client):
+        for caller in (python, client, older):
             until("the first", lambda caller=caller: name_of(caller, "http://plain/") == "plain")
-        with steady_calls(python, "http://plain/") as to_python, steady_calls(client, "http://plain/") as to_envoy:
+        with (
+            steady_calls(python, "http://plain/") as to_python,
+            steady_calls(client, "http://plain/") as to_envoy,
+            steady_calls(older, "http://plain/") as to_older,
+        ):
             second = mesh.sidecar("second", "plain", port)
-            for seen in (to_python, to_envoy):
+            for seen in (to_python, to_envoy, to_older):
                 until("the second", lambda seen=seen: "b" in seen)
             assert mesh.terminate("second") == 0
             assert not alive(second.envoy)
-            for seen in (to_python, to_envoy):
+            for seen in (to_python, to_envoy, to_older):
                 ended = len(seen)
                 until("calls after its end", lambda seen=seen, ended=ended: len(seen) > ended + 20)
                 assert set(map(str, seen)) == {"plain", "b"}
                 assert set(seen[ended + 1 :]) == {"plain"}
-    assert len(list(mesh.temporary.iterdir())) == 1
+    assert len(list(mesh.temporary.iterdir())) == 2
 
 
 def test_hosts_outside_the_mesh(world: World) -> None:
@@ -477,4 +500,4 @@ def test_neither_outlives_the_other(world: World) -> None:
     assert process.wait(60) == 1
     assert "proxyless: Envoy ended by signal 9" in mesh.log("bereft")
     names = {one["metadata"]["name"].partition("-")[0] for one in mesh.json("get", "workloads")["items"]}
-    assert names == {"hello", "plain"}
+    assert names == {"hello", "plain", "older"}

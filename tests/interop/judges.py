@@ -213,10 +213,10 @@ def envoy(judges: Judges, directory: Path, *, delta: bool) -> Iterator[Envoy]:
         trust_domain=ME.trust_domain,
         secrets=judges.secrets,
         admin=admin,
+        delta=delta,
     )
     for cluster in config["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)
-    config["dynamic_resources"]["ads_config"]["api_type"] = "DELTA_GRPC" if delta else "GRPC"
     # Nobody answers there: hosts have no addresses, at once.
     resolver = {
         "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
