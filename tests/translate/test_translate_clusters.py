@@ -523,3 +523,20 @@ def test_the_proxy_protocol_goes_around_whatever_socket_there_is(tls: str, socke
     assert inner == sockets
     for client in (LIBRARY, GRPC):
         assert "proxyProtocol left out" in " ".join(notes(translator, client, type_urls.CLUSTER, NAME))
+
+
+def test_an_envoy_has_clusters_of_hosts_that_only_a_wildcard_declares() -> None:
+    wildcard = """
+    apiVersion: networking.istio.io/v1
+    kind: ServiceEntry
+    metadata: {name: all}
+    spec: {hosts: ['*.example.com'], ports: [{number: 80, name: http, protocol: HTTP}]}
+    ---
+    apiVersion: networking.istio.io/v1
+    kind: VirtualService
+    metadata: {name: ruled}
+    spec: {hosts: [ruled.example.com], http: [{route: [{destination: {host: sent.example.com}}]}]}
+    """
+    found = Translator(world(wildcard)).resources(ENVOY, type_urls.CLUSTER, ["*"])
+    hosts = ("*", "ruled", "sent")
+    assert {name for name in found if "|" in name} == {f"outbound|80||{host}.example.com" for host in hosts}

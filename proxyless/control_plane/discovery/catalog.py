@@ -259,6 +259,17 @@ class Catalog:
         found = (self.service(host, namespace) for host in sorted(self._sent_to(namespace) - hosts))
         return [*listed, *(service for service in found if service is not None and service.host not in hosts)]
 
+    def under_wildcards(self, namespace: str) -> list[tuple[str, Service]]:
+        """The hosts that rules name or send to and only a wildcard declares, each with that service."""
+        if not self._services.wildcards:
+            return []
+        hosts = self._sent_to(namespace) if self._egress is not None else self.virtual_services.sent_to(namespace)
+        found = (
+            (host, self.service(host, namespace))
+            for host in sorted(hosts.union(self.virtual_services.hosts(namespace)))
+        )
+        return [(host, service) for host, service in found if service is not None and service.host != host]
+
     def _sent_to(self, namespace: str) -> frozenset[str]:
         """The hosts that imported VirtualServices send to, and the egress proxy."""
         if self._destinations is None:

@@ -57,6 +57,8 @@ def topics(
             return (SERVICES,)
         case "", "called", _:
             return SERVICES, *((RULES, HOSTS) if scoped else ())
+        case "", "under_wildcards", _:
+            return SERVICES, RULES, HOSTS
         case "", "sidecar" | "egress_listeners" | "allows_unknown", _:
             return ()
         case "", "qualify" | "egress_proxy", _:

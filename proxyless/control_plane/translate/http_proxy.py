@@ -52,16 +52,6 @@ def proxy_routes(catalog: Catalog, scope: Scope, name: str, notes: Notes, *, bar
     return result
 
 
-def clusters(configuration: route_pb2.RouteConfiguration) -> Iterator[str]:
-    """The names of the clusters that requests may be sent to."""
-    for host in configuration.virtual_hosts:
-        for route in host.routes:
-            if route.route.cluster:
-                yield route.route.cluster
-            yield from (one.name for one in route.route.weighted_clusters.clusters)
-            yield from (one.cluster for one in route.route.request_mirror_policies)
-
-
 def _hosts(catalog: Catalog, scope: Scope) -> Iterator[tuple[str, Service | None]]:
     """Services, then hosts that only a VirtualService names. ``*`` is nobody's: it would swallow what is unknown."""
     services = catalog.visible(scope.namespace)

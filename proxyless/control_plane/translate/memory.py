@@ -1,6 +1,6 @@
 """Results that are kept from world to world, each with the questions that were asked to make it."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -35,17 +35,12 @@ class Memory(Generic[Key, Result]):
     def __getitem__(self, key: Key) -> Result:
         return self._results[key][0]
 
-    def keep(
-        self, key: Key, result: Result, asked: Mapping[Question, Asked], *, domain: str, also: Iterable[Key] = ()
-    ) -> None:
-        """also: other results that went into this one."""
-        known = {question: self._questions[question].asked for other in also for question in self._results[other][1]}
+    def keep(self, key: Key, result: Result, asked: Mapping[Question, Asked], *, domain: str) -> None:
         while len(self._results) >= self._limit:
             self._forget(next(iter(self._results)))
             self.complete = False
-        known.update(asked)
-        self._results[key] = result, tuple(known)
-        for question, one in known.items():
+        self._results[key] = result, tuple(asked)
+        for question, one in asked.items():
             if (entry := self._questions.get(question)) is None:
                 found = topics(one.part, one.name, one.arguments, domain, scoped=one.view is not None)
                 about = tuple(dict.fromkeys(found))

@@ -5,7 +5,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cached_property
 
-from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import Message
 
 from proxyless.control_plane import type_urls
@@ -60,24 +59,19 @@ def _routes(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message 
     return routes or route_configuration(catalog, scope, name, notes)
 
 
-def _all_clusters(catalog: Catalog, scope: Scope, routes: bytes) -> Iterator[str]:
-    """The names of all clusters of an Envoy. routes: its ``http_proxy``, serialised."""
+def _all_clusters(catalog: Catalog, scope: Scope) -> Iterator[str]:
+    """The names of all clusters of an Envoy."""
     yield PASSTHROUGH
     yield BLACK_HOLE
-    for service in catalog.called(scope.namespace):
-        rules = catalog.destination_rules.of(service.host, service, scope.namespace, scope.label_map)
+    called = ((service.host, service) for service in catalog.called(scope.namespace))
+    for host, service in (*called, *catalog.under_wildcards(scope.namespace)):
+        rules = catalog.destination_rules.of(host, service, scope.namespace, scope.label_map)
         subsets = ("", *(rules.subsets if rules else ()))
         for port in service.ports:
             if port.protocol is PortProtocol.UDP:
                 continue
             for subset in subsets:
-                yield str(ClusterName(port.number, subset, service.host))
-    # Rules may send to a host that only a wildcard declares.
-    for name in http_proxy.clusters(route_pb2.RouteConfiguration.FromString(routes)):
-        parsed = ClusterName.parse(name)
-        declared = catalog.service(parsed.host, scope.namespace) if parsed else None
-        if parsed is not None and declared is not None and declared.host != parsed.host:
-            yield name
+                yield str(ClusterName(port.number, subset, host))
     yield from ingress_cluster_names(catalog)
 
 
@@ -198,14 +192,11 @@ class Translator:
         key = (type_url, scope, WILDCARD)
         if key not in self._memory:
             catalog, asked = witness(self.catalog, scope.namespace, scope.label_map)
-            also: list[_Key] = []
             if type_url == type_urls.CLUSTER:
-                routes = self._resource(_routes, type_urls.ROUTE, scope, http_proxy.NAME)
-                found = tuple(_all_clusters(catalog, scope, routes.body if routes else b""))
-                also.append((type_urls.ROUTE, scope, http_proxy.NAME))
+                found = tuple(_all_clusters(catalog, scope))
             else:
                 found = (*egress_names(catalog), *ingress_names(catalog))
-            self._memory.keep(key, found, asked, domain=self.world.settings.cluster_domain, also=also)
+            self._memory.keep(key, found, asked, domain=self.world.settings.cluster_domain)
             return found
         names = self._memory[key]
         assert isinstance(names, tuple)
