@@ -188,6 +188,17 @@ spec:
   trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: u}}}
   subsets: [{name: v1, labels: {version: v2}}]
 ---
+kind: VirtualService
+metadata: {name: leaf, namespace: b}
+spec:
+  hosts: [reviews.b, ratings.a]
+  http: [{match: [{sourceNamespace: a}], timeout: 2s, route: [{destination: {host: reviews}}]}]
+  tcp: [{match: [{sourceNamespace: b}], route: [{destination: {host: ratings.a, port: {number: 80}}}]}]
+---
+kind: DestinationRule
+metadata: {name: two, namespace: b}
+spec: {host: reviews.b, exportTo: [.], trafficPolicy: {outlierDetection: {}}}
+---
 kind: DestinationRule
 metadata: {name: two, namespace: b}
 spec: {host: reviews.a, workloadSelector: {matchLabels: {tier: x}}, trafficPolicy: {tls: {mode: DISABLE}}}

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from changing_world import CLIENTS, NAMES, PIECES, ChangingWorld
 from hypothesis import given, settings
@@ -58,8 +59,11 @@ def given_to(translator: Translator, number: int) -> Given:
 
 
 def from_scratch(translator: Translator) -> Translator:
-    """One that knows nothing of the worlds before, and leaves out no label of a client, nor where it is."""
+    """One that knows nothing of the worlds before, leaves out no label of a client, nor where it is, and makes
+    everything for one namespace.
+    """
     scratch = Translator(translator.world)
+    scratch._askers = lambda scope: (scope,)  # type: ignore[method-assign]
     scratch._label_keys = scratch._local_keys = frozenset(label for client in CLIENTS for label in client.labels)
     return scratch
 
@@ -71,11 +75,15 @@ def explained(type_url: str, name: str, number: int, changed: Any) -> bool:
 
 
 @settings(max_examples=25, deadline=None)
-@given(_histories())
+@given(_histories(), st.sampled_from([60_000, 60_000, 100, 5]))
 def test_after_any_changes_it_gives_what_one_from_scratch_gives(
-    history: tuple[list[int], list[tuple[list[Change], set[int]]]],
+    history: tuple[list[int], list[tuple[list[Change], set[int]]]], limit: int
 ) -> None:
-    start, steps = history
+    with mock.patch("proxyless.control_plane.translate.translator._MAX_REMEMBERED", limit):
+        check(*history)
+
+
+def check(start: list[int], steps: list[tuple[list[Change], set[int]]]) -> None:
     changing = ChangingWorld()
     for piece in start:
         changing.change(PIECES[piece], remove=False, created=0)

@@ -233,6 +233,8 @@ class Catalog:
 
     def visible(self, namespace: str) -> list[Service]:
         """Every service clients of ``namespace`` may dial, one for each host, by host."""
+        if self._egress is None and self._services.common is not None:
+            return self._services.common
         found = (self._visible(host, namespace, self._egress) for host in sorted(self._services.by_host))
         return [service for service in found if service is not None]
 
@@ -317,5 +319,8 @@ class Catalog:
         found = [service for service in self._services.by_host.get(host, ()) if service.visibility.allows(namespace)]
         if egress is not None:
             found = [one for service in found if (one := egress.service(service)) is not None]
+        if len(found) <= 1:
+            # The same for every namespace.
+            return found[0] if found else None
         # min is stable: the oldest comes first.
-        return min(found, key=lambda service: (service.namespace != namespace, service.kind.value), default=None)
+        return min(found, key=lambda service: (service.namespace != namespace, service.kind.value))

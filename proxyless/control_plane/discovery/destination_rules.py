@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.discovery.anyone import ANYONE, Varies
 from proxyless.control_plane.discovery.read_rules import ReadRules, age
 from proxyless.control_plane.discovery.service import Service, selects
 from proxyless.control_plane.discovery.visibility import Visibility, visibility
@@ -98,6 +99,9 @@ class DestinationRules:
         self._rules: ReadRules[_Rule] = ReadRules(lambda resource, known: _read(resource, domain, known))
         self._by_host: Groups[_Rule] = Groups(lambda rule: [(rule.resource.namespace, rule.host)], order=age)
         self._wildcards: dict[str, list[str]] = {}
+        # The same wherever a rule is written.
+        self._anywhere: Groups[_Rule] = Groups(lambda rule: [(rule.host,)], order=age)
+        self._wildcards_anywhere: tuple[str, ...] = ()
         self.by_locality = False
         # Labels of clients that rules select by, and those that failover compares.
         self.label_keys: frozenset[str] = frozenset()
@@ -120,6 +124,8 @@ class DestinationRules:
         for namespace, host in result._by_host:
             if host.startswith("*"):
                 result._wildcards.setdefault(namespace, []).append(host)
+        result._anywhere = self._anywhere.changed(rules.gone, rules.came)
+        result._wildcards_anywhere = tuple(host for (host,) in result._anywhere if host.startswith("*"))
         result.touched = frozenset(host for _, host in result._by_host.touched)
         result.by_locality = any(rule.by_locality for rule in rules)
         result.label_keys = frozenset().union(*(rule.selector_keys for rule in rules))
@@ -130,6 +136,8 @@ class DestinationRules:
         self, host: str, service: Service | None, namespace: str, labels: Mapping[str, str]
     ) -> DestinationPolicy | None:
         """The joined rules for calls to ``host`` from a client of ``namespace`` with ``labels``, or None."""
+        if namespace is ANYONE:
+            return self._of_anyone(host, service)
         places = [namespace, *([service.namespace] if service else []), self._root]
         for place in dict.fromkeys(places):
             patterns = [host, *(one for one in self._wildcards.get(place, ()) if covers(one, host))]
@@ -141,6 +149,19 @@ class DestinationRules:
             if (pattern := most_specific(usable, host)) is not None:
                 return _join(usable[pattern])
         return None
+
+    def _of_anyone(self, host: str, service: Service | None) -> DestinationPolicy | None:
+        """What acts on clients of every namespace alike: rules of one that all look in, for all, and no others."""
+        patterns = [host, *(one for one in self._wildcards_anywhere if covers(one, host))]
+        found = [rule for pattern in patterns for rule in self._anywhere.get((pattern,))]
+        if not found:
+            return None
+        place, *more = {rule.resource.namespace for rule in found}
+        if more or place not in (self._root, service.namespace if service else self._root):
+            raise Varies
+        if not all(rule.seen.everywhere and rule.spec.workload_selector is None for rule in found):
+            raise Varies
+        return self.of(host, service, place, {})
 
 
 def _policies(spec: DestinationRuleSpec) -> Iterator[TrafficPolicy | PortTrafficPolicy]:

@@ -133,3 +133,7 @@ class Sidecars:
             if selects(resource.spec.selector, labels):
                 return resource
         return self._defaults.get(namespace) or self._defaults.get(self._root)
+
+    def has(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether such a workload has one."""
+        return self.of(namespace, labels) is not None

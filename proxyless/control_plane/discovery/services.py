@@ -50,6 +50,8 @@ class Services:
         self.moved: frozenset[str] = frozenset()
         self.by_host: Mapping[str, tuple[Service, ...]] = {}
         self.wildcards: tuple[str, ...] = ()
+        # Every service by host, if clients of all namespaces see the same ones; else None.
+        self.common: list[Service] | None = []
         # Whether clients of some service use the endpoints nearest to them first.
         self.prefer_close = False
         self._domain = settings.cluster_domain
@@ -99,6 +101,8 @@ class Services:
         result.moved = frozenset(host for host in result.touched if (host in by_host) != (host in self.by_host))
         if any(host.startswith("*") for host in result.moved):
             result.wildcards = tuple(host for host in by_host if host.startswith("*"))
+        one_for_all = all(len(found) == 1 and found[0].visibility.everywhere for found in by_host.values())
+        result.common = [by_host[host][0] for host in sorted(by_host)] if one_for_all else None
         result.prefer_close = any(one.prefer_close for found in by_host.values() for one in found)
         return result
 

@@ -5,8 +5,9 @@ A topic is a kind of fact and, mostly, whose. A question that is not known here 
 
 from typing import Any
 
+from proxyless.control_plane.discovery.anyone import ANYONE
 from proxyless.control_plane.discovery.endpoints import EndpointSources
-from proxyless.control_plane.resources.names import candidates
+from proxyless.control_plane.resources.names import candidates, canonical
 
 Topic = tuple[str, ...]
 
@@ -63,6 +64,8 @@ def topics(
             return ()
         case "", "qualify" | "egress_proxy", _:
             return (HOSTS,)
+        case "", "resolve", (name, namespace) if namespace is ANYONE and "." not in canonical(name):
+            return ()  # another in each, whatever happens
         case "", "resolve", (name, _):
             names = (*candidates(name, arguments[1], cluster_domain), _ANY)
             return *(service_topic(one) for one in names), *(rule_topic(one) for one in names)

@@ -65,6 +65,8 @@ class VirtualServices:
         self._by_host: Groups[_Rule] = Groups(lambda rule: [(host,) for host in rule.hosts], order=age)
         self._delegates: Groups[_Rule] = Groups(_delegate_buckets, order=age)
         self._wildcards: tuple[str, ...] = ()
+        # All hosts, if clients of every namespace see all rules; else None.
+        self._common_hosts: list[str] | None = []
         # Labels of clients that conditions look at.
         self.label_keys: frozenset[str] = frozenset()
         # What the clients of a Sidecar see, and what they were found to see of these rules; None for everything.
@@ -90,6 +92,12 @@ class VirtualServices:
         result._wildcards = tuple(host for (host,) in result._by_host if host.startswith("*"))
         result.touched = frozenset(host for (host,) in result._by_host.touched)
         result.label_keys = frozenset().union(*(rule.labels for rule in rules))
+        if not all(rule.seen.everywhere for rule in rules):
+            result._common_hosts = None
+        elif self._common_hosts is None or any(
+            bool(self._by_host.get((host,))) != bool(result._by_host.get((host,))) for host in result.touched
+        ):
+            result._common_hosts = sorted(host for (host,) in result._by_host)
         result._imported, result._sent_to, result._views = {}, {}, {}
         return result
 
@@ -122,6 +130,8 @@ class VirtualServices:
 
     def hosts(self, namespace: str) -> list[str]:
         """Every host that a rule visible to ``namespace`` names, wildcards included."""
+        if self._egress is None and self._common_hosts is not None:
+            return self._common_hosts
         return sorted(host for (host,) in self._by_host if self._best(host, namespace) is not None)
 
     def of(self, host: str, namespace: str) -> Resource[Any] | None:

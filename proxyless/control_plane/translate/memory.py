@@ -29,11 +29,10 @@ class Memory(Generic[Key, Result]):
         self._questions: dict[Question, _Known[Key]] = {}
         self._about: dict[Topic, set[Question]] = {}
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._results
-
-    def __getitem__(self, key: Key) -> Result:
-        return self._results[key][0]
+    def get(self, key: Key) -> tuple[Result] | None:
+        """None if it is not known."""
+        found = self._results.get(key)
+        return None if found is None else found[:1]
 
     def keep(self, key: Key, result: Result, asked: Mapping[Question, Asked], *, domain: str) -> None:
         while len(self._results) >= self._limit:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar, cast
 
 from google.protobuf.message import Message
 
 from proxyless.control_plane import type_urls
+from proxyless.control_plane.discovery.anyone import ANYONE, Varies
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.resources.resource import Key
@@ -36,6 +38,11 @@ from proxyless.control_plane.world import World
 _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
 # Type, who asks, and the name; ``*`` stands for the names of all of that type.
 _Key = tuple[str, Scope, str]
+# In place of a type: of whom results may be.
+_ASKERS = "askers"
+# The namespace in the key of what is the same in all of them: no client has none.
+_ANY = ""
+_Made = TypeVar("_Made")
 
 
 def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
@@ -75,12 +82,19 @@ def _all_clusters(catalog: Catalog, scope: Scope) -> Iterator[str]:
     yield from ingress_cluster_names(catalog)
 
 
+def _all_listeners(catalog: Catalog, _: Scope) -> Iterator[str]:
+    yield from egress_names(catalog)
+    yield from ingress_names(catalog)
+
+
 _GENERATORS: dict[str, _Generator] = {
     type_urls.LISTENER: _listener,
     type_urls.ROUTE: _routes,
     type_urls.CLUSTER: cluster,
     type_urls.ENDPOINT: load_assignment,
 }
+# The names of everything of a type that any Envoy of a scope has.
+_ALL = {type_urls.CLUSTER: _all_clusters, type_urls.LISTENER: _all_listeners}
 # What can differ with where the client runs.
 _BY_LOCALITY = (type_urls.CLUSTER, type_urls.ENDPOINT)
 # A subscription to everything (xDS protocol, "How the client specifies what resources to return").
@@ -115,7 +129,11 @@ class Translator:
         complete = self._memory.complete and self._label_keys == after._label_keys
         complete = complete and self._local_keys == after._local_keys
         stale = self._memory.revise(self.catalog)
-        self.changed = {(type_url, name) for type_url, _, name in stale} if complete else None
+        # Of what all namespaces share it is not known which clients have it.
+        complete = complete and not any(type_url == _ASKERS for type_url, _, _ in stale)
+        self.changed = (
+            {(type_url, name) for type_url, _, name in stale if type_url in _GENERATORS} if complete else None
+        )
 
     def resources(self, client: Client, type_url: str, names: Iterable[str]) -> dict[str, GeneratedResource]:
         """The resources of a type that ``names`` ask for; one that does not exist for this client is absent.
@@ -123,8 +141,7 @@ class Translator:
         ``*`` among them asks for everything: an Envoy gets every cluster, and the listeners of its own
         ports. Library clients ask for what they use, and get nothing else. An unknown type has no resources.
         """
-        generate = _GENERATORS.get(type_url)
-        if generate is None:
+        if type_url not in _GENERATORS:
             return {}
         scope = self._scope(client)
         asked = list(dict.fromkeys(names))
@@ -137,11 +154,12 @@ class Translator:
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
         if type_url in _BY_LOCALITY:
             scope = self._scope(client, local=True)
+        askers = self._askers(scope)
         found: dict[str, GeneratedResource] = {}
         for name in asked:
             # The workload's own cluster may depend on any label, by which services select it.
             own = type_url == type_urls.CLUSTER and inbound_cluster(name) is not None
-            resource = self._resource(generate, type_url, client.scope if own else scope, name)
+            resource = self._resource(type_url, (client.scope,) if own else askers, name)
             if resource is not None:
                 found[name] = resource
         return found
@@ -169,39 +187,58 @@ class Translator:
         keys = self._label_keys if keys is None else keys
         return replace(scope, labels=tuple((key, value) for key, value in scope.labels if key in keys))
 
-    def _resource(self, generate: _Generator, type_url: str, scope: Scope, name: str) -> GeneratedResource | None:
-        key = (type_url, scope, name)
-        if key not in self._memory:
-            catalog, asked = witness(self.catalog, scope.namespace, scope.label_map)
+    def _askers(self, scope: Scope) -> tuple[Scope, ...]:
+        """Of whom a result for this scope may be: of anyone, of which clients with a Sidecar have nothing; its own."""
+        key = (_ASKERS, scope, "")
+        if (known := self._memory.get(key)) is not None:
+            return cast(tuple[Scope, ...], known[0])
+        catalog, asked = witness(self.catalog, ANYONE, {})
+        has_sidecar = catalog.sidecars.has(scope.namespace, scope.label_map)
+        askers = (scope,) if has_sidecar else (replace(scope, namespace=_ANY), scope)
+        self._memory.keep(key, askers, asked, domain=self.world.settings.cluster_domain)
+        return askers
+
+    def _resource(self, type_url: str, askers: tuple[Scope, ...], name: str) -> GeneratedResource | None:
+        def make(catalog: Catalog, scope: Scope) -> GeneratedResource | None:
             notes = Notes()
-            try:
-                message = generate(catalog, scope, name, notes)
-            except Exception:
-                # What is not remembered cannot be seen to change.
-                self._memory.complete = False
-                raise
-            made = None if message is None else generated(message, notes)
-            self._memory.keep(key, made, asked, domain=self.world.settings.cluster_domain)
-            return made
-        remembered = self._memory[key]
-        assert not isinstance(remembered, tuple)
-        return remembered
+            message = _GENERATORS[type_url](catalog, scope, name, notes)
+            return None if message is None else generated(message, notes)
+
+        return self._remembered(type_url, askers, name, make)
 
     def _all(self, type_url: str, scope: Scope) -> tuple[str, ...]:
         """The names of everything of a type that any Envoy of this scope has."""
-        key = (type_url, scope, WILDCARD)
-        if key not in self._memory:
-            catalog, asked = witness(self.catalog, scope.namespace, scope.label_map)
-            if type_url == type_urls.CLUSTER:
-                found = tuple(_all_clusters(catalog, scope))
+
+        def make(catalog: Catalog, scope: Scope) -> tuple[str, ...]:
+            return tuple(_ALL[type_url](catalog, scope))
+
+        return self._remembered(type_url, self._askers(scope), WILDCARD, make)
+
+    def _remembered(
+        self, type_url: str, askers: tuple[Scope, ...], name: str, make: Callable[[Catalog, Scope], _Made]
+    ) -> _Made:
+        """What is made of the first of ``askers`` for whom it can be."""
+        for scope in askers:
+            key = (type_url, scope, name)
+            made: _Made | type[Varies]
+            if (known := self._memory.get(key)) is not None:
+                made = cast(_Made, known[0])
             else:
-                found = (*egress_names(catalog), *ingress_names(catalog))
-            self._memory.keep(key, found, asked, domain=self.world.settings.cluster_domain)
-            return found
-        names = self._memory[key]
-        assert isinstance(names, tuple)
-        return names
+                asker = scope if scope.namespace else replace(scope, namespace=ANYONE)
+                catalog, asked = witness(self.catalog, asker.namespace, asker.label_map)
+                try:
+                    made = make(catalog, asker)
+                except Varies:
+                    made = Varies
+                except Exception:
+                    # What is not remembered cannot be seen to change.
+                    self._memory.complete = False
+                    raise
+                self._memory.keep(key, made, asked, domain=self.world.settings.cluster_domain)
+            if made is not Varies:
+                return cast(_Made, made)
+        raise AssertionError("a namespace is the same as itself")
 
 
-def _new_memory() -> Memory[_Key, GeneratedResource | tuple[str, ...] | None]:
+def _new_memory() -> Memory[_Key, object]:
     return Memory(_MAX_REMEMBERED)

@@ -6,6 +6,7 @@ So what a resource depends on is not for anybody to declare, and cannot be forgo
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, cast
 
+from proxyless.control_plane.discovery.anyone import ANYONE, Varies
 from proxyless.control_plane.discovery.catalog import Catalog, View
 from proxyless.control_plane.discovery.destination_rules import DestinationPolicy
 from proxyless.control_plane.discovery.egress import EgressListener
@@ -37,12 +38,21 @@ class Asked:
         if seen is None:
             return False
         source = getattr(seen, self.part) if self.part else seen
-        return _same(self.answer, getattr(source, self.name)(*self.arguments))
+        try:
+            answer = getattr(source, self.name)(*self.arguments)
+        except Varies:
+            answer = Varies
+        return _same(self.answer, answer)
 
 
 def witness(catalog: Catalog, namespace: str, labels: Mapping[str, str]) -> tuple[Catalog, dict[Question, Asked]]:
-    """A catalog to generate from, as such a client sees it, and the questions that will have been asked of it."""
+    """A catalog to generate from, as such a client sees it, and the questions that will have been asked of it.
+
+    namespace: ANYONE for clients of all namespaces that have no Sidecar; then questions may raise Varies.
+    """
     asked: dict[Question, Asked] = {}
+    if namespace is ANYONE:
+        return cast(Catalog, _Witness(catalog, asked)), asked
     # Which Sidecar it is decides what is asked next.
     cast(Catalog, _Witness(catalog, asked)).sidecars.of(namespace, labels)
     return cast(Catalog, _Witness(catalog.of_client(namespace, labels), asked)), asked
@@ -58,8 +68,12 @@ class _Part:
             raise AttributeError(f"a generator may not read {self._part or 'catalog'}.{name}: it could not be noticed")
 
         def ask(*arguments: Any) -> Any:
-            answer = method(*arguments)
             question = (self._view, self._part, name, *map(_hashable, arguments))
+            try:
+                answer = method(*arguments)
+            except Varies:
+                self._asked.setdefault(question, Asked(self._view, self._part, name, arguments, Varies))
+                raise
             self._asked.setdefault(question, Asked(self._view, self._part, name, arguments, answer))
             return answer
 
@@ -79,6 +93,8 @@ class _Witness(_Part):
 
 
 def _hashable(argument: Any) -> Hashable:
+    if argument is ANYONE:
+        return None
     return tuple(sorted(argument.items())) if isinstance(argument, Mapping) else cast(Hashable, argument)
 
 

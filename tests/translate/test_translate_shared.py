@@ -1,0 +1,172 @@
+"""What is the same for clients of all namespaces is made once, and what is not is not shared."""
+
+import pytest
+from changing_world import NAMES
+from translate_world import world
+
+from proxyless.control_plane import type_urls
+from proxyless.control_plane.discovery.anyone import ANYONE, Varies
+from proxyless.control_plane.translate.client import Client, ClientKind
+from proxyless.control_plane.translate.translator import Translator
+from proxyless.control_plane.world import World
+
+HOST = "reviews.a.svc.cluster.local"
+CLUSTER = f"outbound|80||{HOST}"
+PLAIN = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: a}
+spec: {ports: [{name: http, port: 80}, {name: tcp, port: 81}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: a}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: a}
+spec: {hosts: [reviews], http: [{timeout: 3s, route: [{destination: {host: reviews, subset: v1}}]}]}
+"""
+# Each makes something of it another thing for clients of some namespaces.
+DIFFERENCES = {
+    "a service that not all see": """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: a, annotations: {networking.istio.io/exportTo: '.'}}
+spec: {ports: [{name: http, port: 80}]}
+""",
+    "one host in two namespaces": """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: reviews, namespace: b}
+spec:
+  hosts: [reviews.a.svc.cluster.local]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.1}]
+""",
+    "a rule that not all see": """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: a}
+spec: {hosts: [reviews], exportTo: [b], http: [{route: [{destination: {host: reviews}}]}]}
+""",
+    "a rule for requests of one namespace": """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: a}
+spec:
+  hosts: [reviews]
+  http: [{match: [{sourceNamespace: b}], timeout: 4s, route: [{destination: {host: reviews}}]}]
+""",
+    "a rule for connections of one namespace": """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: a}
+spec:
+  hosts: [reviews]
+  tcp: [{match: [{sourceNamespace: b}], route: [{destination: {host: other.b, port: {number: 1}}}]}]
+""",
+    "a policy that not all see": """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: a}
+spec: {host: reviews, exportTo: ['.'], trafficPolicy: {connectionPool: {tcp: {connectTimeout: 7s}}}}
+""",
+    "a policy of the client's namespace": """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: theirs, namespace: b}
+spec: {host: '*.a.svc.cluster.local', trafficPolicy: {connectionPool: {tcp: {connectTimeout: 7s}}}}
+""",
+    "a policy of the root namespace beside the service's": """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: istio-system}
+spec: {host: '*.svc.cluster.local', trafficPolicy: {connectionPool: {tcp: {connectTimeout: 7s}}}}
+""",
+    "a policy that selects clients": """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: theirs, namespace: a}
+spec:
+  host: reviews
+  workloadSelector: {matchLabels: {role: x}}
+  trafficPolicy: {connectionPool: {tcp: {connectTimeout: 7s}}}
+""",
+    "a Sidecar": """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: own, namespace: b}
+spec: {egress: [{hosts: [./*]}]}
+""",
+}
+NAMESPACES = ("a", "b", "c", "istio-system")
+
+
+def overlaid(*texts: str) -> World:
+    """Later resources are in place of earlier ones."""
+    resources = {key: resource for text in texts for key, resource in world(text).resources.items()}
+    return World(resources=resources)
+
+
+def everything(translator: Translator, client: Client) -> dict[tuple[str, str], bytes]:
+    return {
+        (type_url, name): resource.body
+        for type_url, names in NAMES.items()
+        for name, resource in translator.resources(client, type_url, names).items()
+    }
+
+
+@pytest.mark.parametrize("kind", ClientKind)
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_nobody_is_given_what_is_for_others(difference: str, kind: ClientKind) -> None:
+    found = overlaid(PLAIN, DIFFERENCES[difference])
+    clients = [Client(kind, namespace=namespace, labels={"role": "x"}) for namespace in NAMESPACES]
+    apart = Translator(found)
+    apart._askers = lambda scope: (scope,)  # type: ignore[method-assign]
+    alone = [everything(apart, client) for client in clients]
+    for order in (clients, clients[::-1]):
+        translator = Translator(found)
+        made = {client.namespace: everything(translator, client) for client in order}
+        assert [made[client.namespace] for client in clients] == alone
+    # The difference is one.
+    assert any(one.get(key) != alone[0].get(key) for one in alone for key in one | alone[0] if "http_proxy" not in key)
+
+
+@pytest.mark.parametrize("kind", ClientKind)
+def test_clients_of_all_namespaces_share_what_is_the_same(kind: ClientKind) -> None:
+    translator = Translator(world(PLAIN))
+    names = {type_urls.ROUTE: f"{HOST}:80", type_urls.CLUSTER: CLUSTER, type_urls.ENDPOINT: CLUSTER}
+    for type_url, name in names.items():
+        first, *others = (
+            translator.resources(Client(kind, namespace=namespace), type_url, [name])[name] for namespace in NAMESPACES
+        )
+        assert all(other is first for other in others)
+
+
+@pytest.mark.parametrize("dialled", ["reviews:80", "reviews.:80", ".:80", "REVIEWS:80"])
+def test_a_short_name_is_of_the_clients_namespace(dialled: str) -> None:
+    translator = Translator(world(PLAIN))
+    known = [
+        namespace
+        for namespace in NAMESPACES
+        if translator.resources(Client(namespace=namespace), type_urls.LISTENER, [dialled])
+    ]
+    assert known == ([] if dialled == ".:80" else ["a"])
+
+
+def test_nobody_can_look_at_the_namespace_of_anyone_unnoticed() -> None:
+    for look in (
+        lambda: ANYONE == "a",
+        lambda: ANYONE != "a",
+        lambda: "a".__eq__(ANYONE) is NotImplemented and ANYONE.__eq__("a"),
+        lambda: ANYONE in ("", "a"),
+        lambda: ANYONE in {"a"},
+        lambda: {"a": 1}.get(ANYONE),
+        lambda: f"{ANYONE}",
+        lambda: str(ANYONE),
+    ):
+        with pytest.raises(Varies):
+            look()
