@@ -2,7 +2,8 @@
 
 import pytest
 from changing_world import NAMES
-from translate_world import world
+from envoy.config.route.v3 import route_pb2
+from translate_world import ENVOY, get, world
 
 from proxyless.control_plane import type_urls
 from proxyless.control_plane.discovery.anyone import ANYONE, Varies
@@ -144,6 +145,71 @@ def test_clients_of_all_namespaces_share_what_is_the_same(kind: ClientKind) -> N
             translator.resources(Client(kind, namespace=namespace), type_url, [name])[name] for namespace in NAMESPACES
         )
         assert all(other is first for other in others)
+
+
+def test_joined_routes_are_one_message_in_order() -> None:
+    translator = Translator(overlaid(PLAIN, *DIFFERENCES.values()))
+    for namespace in NAMESPACES:
+        client = Client(ClientKind.ENVOY, namespace=namespace)
+        body = translator.resources(client, type_urls.ROUTE, ["http_proxy"])["http_proxy"].body
+        parsed = route_pb2.RouteConfiguration.FromString(body)
+        assert parsed.SerializeToString(deterministic=True) == body
+        domains = [domain for host in parsed.virtual_hosts for domain in host.domains]
+        assert len({*domains}) == len(domains)
+        assert ("reviews" in domains) is (namespace == "a")
+
+
+@pytest.mark.parametrize("limit", [3, 7, 8, 9, 12])
+def test_routes_whose_parts_were_forgotten_are_not_taken_for_unchanged(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyless.control_plane.translate.translator._MAX_REMEMBERED", limit)
+    client = Client(ClientKind.ENVOY, namespace="b")
+    hosts = [PLAIN.replace("reviews", f"host-{number}") for number in range(6)]
+    # The routes of the first host are the oldest result.
+    first = overlaid(*hosts)
+    changed = {
+        key: one for key, one in world(hosts[0].replace("3s", "5s")).resources.items() if key.kind == "VirtualService"
+    }
+    second = World(resources={**first.resources, **changed}, generation=1)
+    expected = get(Translator(second), client, type_urls.ROUTE, "http_proxy")
+    for others in range(limit + 1):
+        before = Translator(first)
+        get(before, client, type_urls.ROUTE, "http_proxy")
+        # What is old makes way for these.
+        for number in range(others):
+            before.resources(client, type_urls.ENDPOINT, [f"outbound|{number + 1}||nobody"])
+        assert get(Translator(second, before), client, type_urls.ROUTE, "http_proxy") == expected
+
+
+def test_a_domain_that_two_hosts_have_is_the_first_ones() -> None:
+    two = """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: odd, namespace: a}
+spec: {hosts: [reviews.a.svc], http: [{timeout: 9s, route: [{destination: {host: reviews}}]}]}
+"""
+    parsed = get(Translator(world(PLAIN + two)), ENVOY, type_urls.ROUTE, "http_proxy")
+    domains = [domain for host in parsed.virtual_hosts for domain in host.domains]
+    assert len({*domains}) == len(domains)
+
+
+def test_a_change_of_one_rule_leaves_the_routes_of_other_hosts_as_they_are() -> None:
+    other = PLAIN.replace("reviews", "ratings")
+    before = Translator(overlaid(PLAIN, other))
+    client = Client(ClientKind.ENVOY, namespace="b")
+    old = get(before, client, type_urls.ROUTE, "http_proxy")
+    old_clusters = before.resources(client, type_urls.CLUSTER, ["*"])
+    changed = {
+        key: one for key, one in world(PLAIN.replace("3s", "5s")).resources.items() if key.kind == "VirtualService"
+    }
+    after = Translator(World(resources={**before.world.resources, **changed}, generation=1), before)
+    assert after.changed == {(type_urls.ROUTE, "http_proxy")}
+    new = get(after, client, type_urls.ROUTE, "http_proxy")
+    differing = {one.name for one, two in zip(old.virtual_hosts, new.virtual_hosts, strict=True) if one != two}
+    assert differing == {f"{HOST}:80"}
+    assert after.resources(client, type_urls.CLUSTER, ["*"]) == old_clusters
 
 
 @pytest.mark.parametrize("dialled", ["reviews:80", "reviews.:80", ".:80", "REVIEWS:80"])

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 
 from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.config.route.v3 import route_pb2
 
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.egress import HTTP_PROXY, EgressListener
@@ -68,13 +67,17 @@ def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> 
     return result
 
 
-def egress_routes(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> route_pb2.RouteConfiguration | None:
-    """The routes of an HTTP listener of this scope; None for another name."""
+def proxied(catalog: Catalog, name: str) -> tuple[Catalog, int] | None:
+    """What the requests of a proxy's route configuration can be for, and the port that is meant by a host without one:
+    of ``http_proxy``, or of an HTTP listener of this scope. None for another name.
+    """
+    if name == http_proxy.NAME:
+        return catalog, http_proxy.HTTP_PORT
     asked = _find(catalog, name)
     if asked is None or not (asked.protocol == HTTP_PROXY or _protocol(asked).is_http):
         return None
     bare = asked.port if asked.port and asked.protocol != HTTP_PROXY else http_proxy.HTTP_PORT
-    return http_proxy.proxy_routes(catalog.of_listener(asked), scope, name, notes, bare=bare)
+    return catalog.of_listener(asked), bare
 
 
 class _Chains:

@@ -36,9 +36,11 @@ def _type_url(message: Message) -> str:
 
 
 def generated(message: Message, notes: "Notes") -> GeneratedResource:
-    body = message.SerializeToString(deterministic=True)
-    version = hashlib.sha256(body).hexdigest()[:16]
-    return GeneratedResource(_type_url(message), body, version, notes.all, notes.stand_in)
+    return of_bytes(_type_url(message), message.SerializeToString(deterministic=True), notes)
+
+
+def of_bytes(type_url: str, body: bytes, notes: "Notes") -> GeneratedResource:
+    return GeneratedResource(type_url, body, hashlib.sha256(body).hexdigest()[:16], notes.all, notes.stand_in)
 
 
 class Notes:

@@ -4,11 +4,13 @@ A request names its target in the Host header or, as HTTP proxies are addressed,
 CONNECT.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from envoy.config.route.v3 import route_components_pb2 as rc
 from envoy.config.route.v3 import route_pb2
 
+from proxyless.control_plane.discovery.anyone import ANYONE
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.discovery.service import Service
@@ -29,37 +31,77 @@ HTTP_PORT = 80
 _MAX_DIRECT_RESPONSE = 1 << 20
 
 
-def http_proxy(catalog: Catalog, scope: Scope, notes: Notes) -> route_pb2.RouteConfiguration:
-    return proxy_routes(catalog, scope, NAME, notes, bare=HTTP_PORT)
+@dataclass(frozen=True, slots=True)
+class HostRoutes:
+    """What a route configuration has for one host: its virtual hosts, each with its domains and as a serialised
+    RouteConfiguration that has nothing else.
+    """
+
+    virtual_hosts: tuple[tuple[tuple[str, ...], bytes], ...]
+    notes: tuple[str, ...]
 
 
-def proxy_routes(catalog: Catalog, scope: Scope, name: str, notes: Notes, *, bare: int) -> route_pb2.RouteConfiguration:
-    """Every host of ``catalog``. bare: the port that is meant by a host without one."""
-    result = route_pb2.RouteConfiguration(name=name)
-    result.max_direct_response_body_size_bytes.value = _MAX_DIRECT_RESPONSE
-    # What Envoy says of the application, which is nobody else's business.
-    result.request_headers_to_remove.append("x-envoy-internal")
+def host_routes(catalog: Catalog, scope: Scope, host: str, *, bare: int) -> HostRoutes:
+    """One virtual host for each port. bare: the port that is meant by a host without one."""
+    service, notes = catalog.listed(host, scope.namespace), Notes()
+    found = []
+    for port in _ports(catalog, scope, host, service):
+        if routes := _routes(catalog, scope, host, service, port, notes=notes):
+            domains = tuple(_domains(catalog, scope, host, port, bare))
+            found.append((domains, _serialised(_virtual_host(f"{host}:{port}", domains, routes))))
+    return HostRoutes(tuple(found), notes.all)
+
+
+def proxy_routes(
+    catalog: Catalog, scope: Scope, name: str, notes: Notes, routes_of: Callable[[str, bool], HostRoutes]
+) -> bytes:
+    """A serialised RouteConfiguration with every host of ``catalog``. routes_of: the ``host_routes`` of each, which are
+    others for clients of its own namespace.
+
+    Serialised messages that are joined are one message with the fields of all: so a host of which nothing changed
+    costs no more than its bytes.
+    """
+    # What Envoy says of the application is nobody else's business.
+    rest = route_pb2.RouteConfiguration(request_headers_to_remove=["x-envoy-internal"])
+    rest.max_direct_response_body_size_bytes.value = _MAX_DIRECT_RESPONSE
+    joined = [route_pb2.RouteConfiguration(name=name).SerializeToString()]
     taken: set[str] = set()
-    for host, service in _hosts(catalog, scope):
-        for port in _ports(catalog, scope, host, service):
-            # Envoy refuses a configuration in which two virtual hosts share a domain.
-            domains = [name for name in _domains(catalog, scope, host, port, bare) if name not in taken]
-            routes = _routes(catalog, scope, host, service, port, notes=notes)
-            if domains and routes:
-                taken.update(domains)
-                result.virtual_hosts.append(_virtual_host(f"{host}:{port}", domains, routes))
-    result.virtual_hosts.append(_everything_else(catalog))
-    return result
+    for host in _hosts(catalog, scope):
+        parts = _in_mesh(host, catalog.settings.cluster_domain)
+        found = routes_of(host, parts is not None and parts[1] == scope.namespace)
+        for domains, serialised in found.virtual_hosts:
+            if taken.isdisjoint(domains):
+                joined.append(serialised)
+            elif left := [domain for domain in domains if domain not in taken]:
+                # Envoy refuses a configuration in which two virtual hosts share a domain.
+                joined.append(_with_domains(serialised, left))
+            taken.update(domains)
+        for note in found.notes:
+            notes.add(note)
+    joined.append(_serialised(_everything_else(catalog)))
+    joined.append(rest.SerializeToString(deterministic=True))
+    return b"".join(joined)
 
 
-def _hosts(catalog: Catalog, scope: Scope) -> Iterator[tuple[str, Service | None]]:
+def _serialised(virtual_host: rc.VirtualHost) -> bytes:
+    alone = route_pb2.RouteConfiguration(virtual_hosts=[virtual_host])
+    body: bytes = alone.SerializeToString(deterministic=True)
+    return body
+
+
+def _with_domains(serialised: bytes, domains: list[str]) -> bytes:
+    (virtual_host,) = route_pb2.RouteConfiguration.FromString(serialised).virtual_hosts
+    virtual_host.domains[:] = domains
+    return _serialised(virtual_host)
+
+
+def _hosts(catalog: Catalog, scope: Scope) -> Iterator[str]:
     """Services, then hosts that only a VirtualService names. ``*`` is nobody's: it would swallow what is unknown."""
-    services = catalog.visible(scope.namespace)
-    yield from ((service.host, service) for service in services)
-    named = {service.host for service in services}
-    for host in catalog.virtual_services.hosts(scope.namespace):
-        if host not in named and host != "*":
-            yield host, catalog.listed(host, scope.namespace)
+    services = dict.fromkeys(service.host for service in catalog.visible(scope.namespace))
+    yield from services
+    yield from (
+        host for host in catalog.virtual_services.hosts(scope.namespace) if host not in services and host != "*"
+    )
 
 
 def _ports(catalog: Catalog, scope: Scope, host: str, service: Service | None) -> list[int]:
@@ -93,17 +135,26 @@ def _names(catalog: Catalog, scope: Scope, host: str) -> Iterator[str]:
     yield host
     if "." in host and not host.startswith("*"):
         yield f"{host}."  # as a resolver's absolute name is written; Istio serves it too
-    name, separator, rest = host.removesuffix(f".{catalog.settings.cluster_domain}").partition(".")
-    namespace = rest.removesuffix(".svc")
-    if host.startswith("*") or not separator or namespace == rest or "." in namespace:
+    if (parts := _in_mesh(host, catalog.settings.cluster_domain)) is None:
         return
-    for short in (f"{name}.{namespace}.svc", f"{name}.{namespace}", name):
+    name, namespace = parts
+    own = (name,) if scope.namespace is not ANYONE and scope.namespace == namespace else ()
+    for short in (f"{name}.{namespace}.svc", f"{name}.{namespace}", *own):
         resolved = catalog.resolve(short, scope.namespace)
         if resolved is not None and resolved[0] == host:
             yield short
 
 
-def _virtual_host(name: str, domains: list[str], routes: list[rc.Route]) -> rc.VirtualHost:
+def _in_mesh(host: str, cluster_domain: str) -> tuple[str, str] | None:
+    """Name and namespace of a service of the cluster, None for another host."""
+    name, separator, rest = host.removesuffix(f".{cluster_domain}").partition(".")
+    namespace = rest.removesuffix(".svc")
+    if host.startswith("*") or not separator or namespace == rest or "." in namespace:
+        return None
+    return name, namespace
+
+
+def _virtual_host(name: str, domains: Iterable[str], routes: list[rc.Route]) -> rc.VirtualHost:
     return rc.VirtualHost(name=name, domains=domains, routes=routes, include_request_attempt_count=True)
 
 

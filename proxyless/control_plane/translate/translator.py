@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 from google.protobuf.message import Message
@@ -13,13 +13,14 @@ from proxyless.control_plane.discovery.anyone import ANYONE, Varies
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.resources.resource import Key
-from proxyless.control_plane.translate import http_proxy, inbound
+from proxyless.control_plane.translate import inbound
 from proxyless.control_plane.translate.client import Client, ClientKind, Scope
 from proxyless.control_plane.translate.cluster import cluster
 from proxyless.control_plane.translate.cluster_name import BLACK_HOLE, PASSTHROUGH, ClusterName
-from proxyless.control_plane.translate.egress_listeners import egress_listener, egress_names, egress_routes
+from proxyless.control_plane.translate.egress_listeners import egress_listener, egress_names, proxied
 from proxyless.control_plane.translate.endpoints import load_assignment
-from proxyless.control_plane.translate.generated import GeneratedResource, Notes, generated
+from proxyless.control_plane.translate.generated import GeneratedResource, Notes, generated, of_bytes
+from proxyless.control_plane.translate.http_proxy import HostRoutes, host_routes, proxy_routes
 from proxyless.control_plane.translate.ingress_listeners import (
     ingress_cluster_names,
     ingress_listener,
@@ -38,8 +39,8 @@ from proxyless.control_plane.world import World
 _Generator = Callable[[Catalog, Scope, str, Notes], Message | None]
 # Type, who asks, and the name; ``*`` stands for the names of all of that type.
 _Key = tuple[str, Scope, str]
-# In place of a type: of whom results may be.
-_ASKERS = "askers"
+# In place of a type: the routes of a host, which are a part of a route configuration; of whom results may be.
+_HOST_ROUTES, _ASKERS = "host routes", "askers"
 # The namespace in the key of what is the same in all of them: no client has none.
 _ANY = ""
 _Made = TypeVar("_Made")
@@ -54,16 +55,6 @@ def _listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Messag
             return listener
     generate: _Generator = inbound.inbound_listener if name.startswith(inbound.PREFIX) else outbound_listener
     return generate(catalog, scope, name, notes)
-
-
-def _routes(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> Message | None:
-    routes: Message | None = None
-    if scope.kind is ClientKind.ENVOY:
-        if name == http_proxy.NAME:
-            routes = http_proxy.http_proxy(catalog, scope, notes)
-        else:
-            routes = egress_routes(catalog, scope, name, notes)
-    return routes or route_configuration(catalog, scope, name, notes)
 
 
 def _all_clusters(catalog: Catalog, scope: Scope) -> Iterator[str]:
@@ -89,7 +80,7 @@ def _all_listeners(catalog: Catalog, _: Scope) -> Iterator[str]:
 
 _GENERATORS: dict[str, _Generator] = {
     type_urls.LISTENER: _listener,
-    type_urls.ROUTE: _routes,
+    type_urls.ROUTE: route_configuration,
     type_urls.CLUSTER: cluster,
     type_urls.ENDPOINT: load_assignment,
 }
@@ -199,25 +190,40 @@ class Translator:
         return askers
 
     def _resource(self, type_url: str, askers: tuple[Scope, ...], name: str) -> GeneratedResource | None:
-        def make(catalog: Catalog, scope: Scope) -> GeneratedResource | None:
+        def make(catalog: Catalog, scope: Scope, parts: list[_Key]) -> GeneratedResource | None:
             notes = Notes()
+            if type_url == type_urls.ROUTE and scope.kind is ClientKind.ENVOY and (seen := proxied(catalog, name)):
+                routes_of = partial(self._host_routes, askers, name, parts)
+                return of_bytes(type_url, proxy_routes(seen[0], scope, name, notes, routes_of), notes)
             message = _GENERATORS[type_url](catalog, scope, name, notes)
             return None if message is None else generated(message, notes)
 
-        return self._remembered(type_url, askers, name, make)
+        return self._remembered(type_url, askers, name, make)[0]
+
+    def _host_routes(
+        self, askers: tuple[Scope, ...], name: str, parts: list[_Key], host: str, at_home: bool
+    ) -> HostRoutes:
+        def make(catalog: Catalog, scope: Scope, _: list[_Key]) -> HostRoutes:
+            seen = proxied(catalog, name)
+            assert seen is not None
+            return host_routes(seen[0], scope, host, bare=seen[1])
+
+        found, key = self._remembered(_HOST_ROUTES, askers[-1:] if at_home else askers, f"{name} {host}", make)
+        parts.append(key)
+        return found
 
     def _all(self, type_url: str, scope: Scope) -> tuple[str, ...]:
         """The names of everything of a type that any Envoy of this scope has."""
 
-        def make(catalog: Catalog, scope: Scope) -> tuple[str, ...]:
+        def make(catalog: Catalog, scope: Scope, _: list[_Key]) -> tuple[str, ...]:
             return tuple(_ALL[type_url](catalog, scope))
 
-        return self._remembered(type_url, self._askers(scope), WILDCARD, make)
+        return self._remembered(type_url, self._askers(scope), WILDCARD, make)[0]
 
     def _remembered(
-        self, type_url: str, askers: tuple[Scope, ...], name: str, make: Callable[[Catalog, Scope], _Made]
-    ) -> _Made:
-        """What is made of the first of ``askers`` for whom it can be."""
+        self, type_url: str, askers: tuple[Scope, ...], name: str, make: Callable[[Catalog, Scope, list[_Key]], _Made]
+    ) -> tuple[_Made, _Key]:
+        """What is made of the first of ``askers`` for whom it can be, and where it is remembered."""
         for scope in askers:
             key = (type_url, scope, name)
             made: _Made | type[Varies]
@@ -226,17 +232,18 @@ class Translator:
             else:
                 asker = scope if scope.namespace else replace(scope, namespace=ANYONE)
                 catalog, asked = witness(self.catalog, asker.namespace, asker.label_map)
+                parts: list[_Key] = []
                 try:
-                    made = make(catalog, asker)
+                    made = make(catalog, asker, parts)
                 except Varies:
                     made = Varies
                 except Exception:
                     # What is not remembered cannot be seen to change.
                     self._memory.complete = False
                     raise
-                self._memory.keep(key, made, asked, domain=self.world.settings.cluster_domain)
+                self._memory.keep(key, made, asked, domain=self.world.settings.cluster_domain, parts=parts)
             if made is not Varies:
-                return cast(_Made, made)
+                return cast(_Made, made), key
         raise AssertionError("a namespace is the same as itself")
 
 
