@@ -14,6 +14,7 @@ The rules are those of the xDS protocol, "Incremental xDS":
   when the content that is searched changes.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from proxyless.control_plane.type_urls import ENDPOINT, FULL_STATE
 
 # A resource that the client has from an earlier stream, in content that is not known here: no message is like this.
 _UNKNOWN = b""
+# Hashes: many clients are sent the same at about the same time. Few, for what is hashed is held meanwhile.
+_REMEMBERED = 64
 
 
 @dataclass(slots=True)
@@ -216,6 +219,7 @@ class DeltaSubscription(SubscriptionState):
         self.accepted_version = f"{self._accepted_digest:016x}" if self.accepted else ""
 
 
+@functools.lru_cache(_REMEMBERED)
 def resource_version(body: bytes) -> str:
     """A hash of one resource's content."""
     return hashlib.sha256(body).hexdigest()[:16]
@@ -229,6 +233,7 @@ def _replace(held: dict[str, bytes], name: str, body: bytes | None) -> int:
     return 0 if before == body else _digest(name, before) ^ _digest(name, body)
 
 
+@functools.lru_cache(_REMEMBERED)
 def _digest(name: str, body: bytes | None) -> int:
     if body is None:
         return 0
