@@ -92,6 +92,8 @@ _BY_LOCALITY = (type_urls.CLUSTER, type_urls.ENDPOINT)
 WILDCARD = "*"
 # A stream may ask for any name; what is remembered of the answers is bounded. Beyond it a change concerns everybody.
 _MAX_REMEMBERED = 60_000
+# Answers as a whole, of one world.
+_MAX_GIVEN = 200
 
 
 class Translator:
@@ -114,6 +116,8 @@ class Translator:
         self._label_keys = self.catalog.label_keys
         self._local_keys = self._label_keys | self.catalog.priority_keys if self.catalog.locality_aware else None
         self._memory = _new_memory()
+        # What clients were given in this world: those of one kind and place often ask for the same.
+        self._given: dict[object, dict[str, GeneratedResource]] = {}
         if after is None or self.catalog.touched is None:
             return
         self._memory, after._memory = after._memory, _new_memory()
@@ -126,7 +130,7 @@ class Translator:
             {(type_url, name) for type_url, _, name in stale if type_url in _GENERATORS} if complete else None
         )
 
-    def resources(self, client: Client, type_url: str, names: Iterable[str]) -> dict[str, GeneratedResource]:
+    def resources(self, client: Client, type_url: str, names: Iterable[str]) -> Mapping[str, GeneratedResource]:
         """The resources of a type that ``names`` ask for; one that does not exist for this client is absent.
 
         ``*`` among them asks for everything: an Envoy gets every cluster, and the listeners of its own
@@ -134,8 +138,19 @@ class Translator:
         """
         if type_url not in _GENERATORS:
             return {}
+        names = frozenset(names)
+        # What else of the client may matter: its own ports and cluster.
+        own = (client.scope, client.ports) if WILDCARD in names or type_url == type_urls.CLUSTER else None
+        key = (type_url, self._scope(client, local=type_url in _BY_LOCALITY), own, names)
+        if (given := self._given.get(key)) is None:
+            if len(self._given) >= _MAX_GIVEN:
+                self._given.clear()
+            given = self._given[key] = self._resources(client, type_url, names)
+        return given
+
+    def _resources(self, client: Client, type_url: str, names: AbstractSet[str]) -> dict[str, GeneratedResource]:
         scope = self._scope(client)
-        asked = list(dict.fromkeys(names))
+        asked = sorted(names)
         if WILDCARD in asked and scope.kind is ClientKind.ENVOY:
             everything: Iterable[str] = ()
             if type_url == type_urls.CLUSTER:
