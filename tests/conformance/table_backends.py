@@ -171,9 +171,11 @@ class _Handler(grpc.GenericRpcHandler):
         self._name = name
 
     def service(self, details: Any) -> Any:
-        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        def answer(request: bytes, context: Any) -> bytes:
             headers = tuple((str(key), str(value)) for key, value in details.invocation_metadata)
-            seen = Seen(self._name, "POST", details.method, "", headers, request.decode())
+            # grpcio tells a servicer everything but the authority.
+            authority = context._rpc_event.call_details.host.decode()
+            seen = Seen(self._name, "POST", details.method, authority, headers, request.decode())
             todo = self._backends.note(seen)
             if todo.hang:
                 gone = threading.Event()
@@ -183,6 +185,7 @@ class _Handler(grpc.GenericRpcHandler):
             if code:
                 status = next(one for one in grpc.StatusCode if one.value[0] == code)
                 context.abort(status, "as the script says")
+            context.send_initial_metadata(todo.headers)
             return json.dumps({"by": self._name}).encode()
 
         return grpc.unary_unary_rpc_method_handler(answer)

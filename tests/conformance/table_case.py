@@ -10,7 +10,9 @@ ID, SCRIPT = "x-test-id", "x-test-script"
 
 
 class Lacks(enum.Enum):
-    """Why a row is not for gRPC (grpc_xds_features.md, gRFC A28 and A44; the rest is gRPC's own protocol)."""
+    """Why a row is not for gRPC's xDS client (grpc_xds_features.md, gRFC A28 and A44), nor, unless the reason is in
+    ``OF_XDS_CLIENT``, for our channels.
+    """
 
     QUERY = "gRPC has no query parameters"
     PSEUDO = "gRPC matches neither method, nor scheme, nor authority"
@@ -32,6 +34,27 @@ class Lacks(enum.Enum):
     TLS = "the gRPC client of these tests has no certificate"
     SOON = "grpcio 1.85 ends a call up to two seconds before its max_stream_duration"
     PORT = "a gRPC port is dialled whatever it is called"
+    TARGET = "a gRPC target names its port, and the authority is the target"
+
+
+# gRPC has a word for these, so our channels do them.
+OF_XDS_CLIENT = frozenset(
+    {
+        Lacks.HEADERS,
+        Lacks.REWRITE,
+        Lacks.DIRECT,
+        Lacks.REPEATED,
+        Lacks.PER_TRY,
+        Lacks.STEERING,
+        Lacks.AUTHORITY,
+        Lacks.UNKNOWN,
+        Lacks.SOON,
+        Lacks.PORT,
+    }
+)
+# "HTTP to gRPC Status Code Mapping" (grpc/doc/http-grpc-status-mapping.md), and Envoy's.
+_GRPC_CODES = {200: "OK", 400: "INTERNAL", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "UNIMPLEMENTED"}
+_GRPC_CODES |= dict.fromkeys((429, 502, 503, 504), "UNAVAILABLE")
 
 
 class Differs(enum.Enum):
@@ -67,6 +90,7 @@ class Answer:
 
 
 OK = Answer()
+_OF_HTTP = frozenset({"content-type", "content-length"})
 
 
 def script(answers: Iterable[Answer]) -> str:
@@ -123,15 +147,15 @@ def _joined(headers: Iterable[tuple[str, str]], name: str) -> str | None:
 class Expected:
     """What must come of a request; what is left out is not looked at.
 
-    by: the backend that answered, or several any of which may. grpc: the status of a gRPC client. sent: request
-    headers as the backend got them, received: response headers, None for absent, lines joined by a comma and a space.
-    path, host, method, text: of the request as the last backend saw it. attempts: how many reached a backend.
-    mirrored: a backend that gets it too. flags: Envoy's response flags. seconds: at least so many.
+    by: the backend that answered, or several any of which may. grpc: the status of a gRPC client, None for what HTTP's
+    stands for. sent: request headers as the backend got them, received: response headers, None for absent, lines joined
+    by a comma and a space. path, host, method, text: of the request as the last backend saw it. attempts: how many
+    reached a backend. mirrored: a backend that gets it too. flags: Envoy's response flags. seconds: at least so many.
     """
 
     status: int = 200
     by: str | tuple[str, ...] = ""
-    grpc: str = "OK"
+    grpc: str | None = None
     path: str | None = None
     host: str | None = None
     method: str | None = None
@@ -144,16 +168,28 @@ class Expected:
     seconds: float = 0.0
     mirrored: str = ""
 
-    def differences(self, got: Observed, *, grpc: bool = False) -> list[str]:
-        """Where an outcome is not as expected. ``grpc``: HTTP's status, headers and body do not count."""
+    def as_grpc(self, *, envoy: bool) -> "Expected":
+        """What of it holds for a gRPC call. envoy: the mesh's own answers have the status that HTTP's stands for, where
+        gRPC has a word of its own for a deadline (DEADLINE_EXCEEDED, gRFC A31) and no route (UNAVAILABLE).
+        """
+        code = None if envoy and self.status != 200 else self.grpc
+        sent = {name: value and value.partition("?")[0] for name, value in self.sent.items()}
+        received = {name: value for name, value in self.received.items() if name not in _OF_HTTP}
+        path = self.path and self.path.partition("?")[0]
+        code = code or _GRPC_CODES.get(self.status, "UNKNOWN")
+        return replace(self, grpc=code, sent=sent, received=received, path=path, body=None)
+
+    def differences(self, got: Observed, *, metadata: bool = True) -> list[str]:
+        """Where an outcome is not as expected. metadata: the response's is known."""
         pairs: list[tuple[str, Any, Any]] = []
-        if grpc:
+        if got.code:
             pairs.append(("gRPC status", self.grpc, got.code))
         else:
             pairs.append(("status", self.status, got.status))
+        if metadata:
             pairs += [(f"response {name}", value, got.value(name)) for name, value in self.received.items()]
-            if self.body is not None:
-                pairs.append(("body", self.body, got.body))
+        if self.body is not None:
+            pairs.append(("body", self.body, got.body))
         if self.flags is not None and got.flags is not None:
             pairs.append(("flags", self.flags, got.flags))
         if self.attempts is not None:
@@ -206,6 +242,11 @@ class Case:
         return "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
 
     @property
+    def for_channels(self) -> bool:
+        """Whether our gRPC channels must do it."""
+        return self.grpc is None or self.grpc in OF_XDS_CLIENT
+
+    @property
     def slow(self) -> bool:
         return self.expected.seconds > 0 or any(answer.hang for answer in self.answers)
 
@@ -223,4 +264,5 @@ class Case:
         return replace(self, url=self.url.replace("STRANGER", port), expected=expected)
 
     def fill(self, text: str, namespace: str) -> str:
+        text = text.replace("HOST.example", f"HOST.{namespace}.example")  # such hosts are in no namespace
         return text.replace("HOST", self.host).replace("NAMESPACE", namespace)

@@ -1,8 +1,9 @@
-"""One mesh for the whole table: a control plane, an Envoy, a gRPC client, and every row's rules from the start."""
+"""One mesh for the whole table: a control plane, an Envoy, gRPC clients, and every row's rules from the start."""
 
 import concurrent.futures
 import contextlib
 import itertools
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -11,40 +12,60 @@ from envoy_mesh import EnvoyMesh, until
 from table_backends import Backends
 from table_case import Case, Expected, Observed
 from table_rows_mesh import SECURE
-from table_runners import LABELS, Grpc, Http, Send
+from table_runners import LABELS, AioChannels, Grpc, Http, Send, SyncChannels, proxied, target
 from table_world import REGISTRY_ONLY, configuration
+
+import proxyless
+
+LABEL = ("--label", "app=caller")
+CHANNELS = ("aio", "sync", "envoy-grpc")
 
 
 class Mesh:
-    """``envoy``, ``library`` and ``grpc`` send a row's request."""
+    """Senders of rows: ``envoy`` and ``library`` over HTTP; ``grpc`` (gRPC's own xDS client), ``aio`` and ``sync`` (our
+    channels), and ``envoy-grpc`` (a stub whose channel leads through an Envoy).
+    """
 
     def __init__(self, folder: Path, http: Backends, grpc: Backends) -> None:
         self._http = http
+        self._grpc = grpc
         self._registry_only = False
         self._slow: dict[tuple[str, str], concurrent.futures.Future[Observed]] = {}
         with contextlib.ExitStack() as stack:
             self._mesh = EnvoyMesh(folder)
             stack.callback(self._mesh.close)
-            self._start(stack, grpc)
+            self._start(stack)
             self._stack = stack.pop_all()
 
-    def _start(self, stack: contextlib.ExitStack, grpc: Backends) -> None:
-        grpc_rows = [case for case in CASES if case.grpc is None]
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        grpc = self._grpc
+        grpc_rows = [case for case in CASES if case.for_channels]
         texts = configuration(CASES, "http", self._http.ports), configuration(grpc_rows, "grpc", grpc.ports)
         self._mesh.start_control_plane("\n---\n".join(texts))
-        identity = ("--namespace", "http", "--label", "app=caller")
         self._mesh.start_serving("secure", "secure", "--namespace", "http")
-        side = self._mesh.sidecar("side", "caller", self._http.ports["ratings"], *identity)
+        self._pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(16))
+        sidecars = [
+            self._pool.submit(
+                self._mesh.sidecar, name, "caller", backends.ports["ratings"], "--namespace", name, *LABEL
+            )
+            for name, backends in (("http", self._http), ("grpc", grpc))
+        ]
         library = self._mesh.mesh("caller", namespace="http", labels=LABELS)
         ours = stack.enter_context(httpx2.Client(transport=library.transport()))
         plain = stack.enter_context(httpx2.Client(trust_env=False))
         caller = Grpc(grpc, self._mesh.addresses["xds"])
         stack.callback(caller.close)
-        self._pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(8))
-        self._senders: dict[str, Http | Grpc] = {
+        channels = self._mesh.mesh("channels", namespace="grpc", labels=LABELS)
+        for mesh, namespace, cases in ((library, "http", CASES), (channels, "grpc", grpc_rows)):
+            _ask_ahead(mesh, {target(case, namespace) for case in cases if "STRANGER" not in case.url})
+        side, grpc_side = [one.result() for one in sidecars]
+        self._senders: dict[str, Http | Grpc | AioChannels | SyncChannels] = {
             "library": Http(self._http, ours),
             "envoy": Http(self._http, plain, side.outbound),
             "grpc": caller,
+            "envoy-grpc": stack.enter_context(contextlib.closing(SyncChannels(grpc, proxied(grpc_side.outbound)))),
+            "aio": stack.enter_context(contextlib.closing(AioChannels(grpc, channels.grpc_channel))),
+            "sync": stack.enter_context(contextlib.closing(SyncChannels(grpc, channels.grpc_channel_sync))),
         }
         self._mesh.wait_serving("secure")
         for runner in ("library", "envoy"):
@@ -54,18 +75,18 @@ class Mesh:
     def send(self, runner: str) -> Send:
         return self._senders[runner].send
 
-    @property
-    def stranger(self) -> int:
+    def stranger(self, runner: str) -> int:
         """The port of a backend, which as such is unknown to the mesh."""
-        return self._http.ports["ratings"]
+        return (self._grpc if runner in CHANNELS else self._http).ports["ratings"]
 
     def observe(self, runner: str, case: Case) -> Observed:
         """What came of a row. All that take their time were sent together, when the first was asked for."""
         if runner == "grpc" or not case.slow:
             return self.send(runner)(case)
         if not self._slow:
-            for one, sends in itertools.product((case for case in CASES if case.slow), ("library", "envoy")):
-                self._slow[sends, one.name] = self._pool.submit(self.send(sends), one)
+            for one, sends in itertools.product((case for case in CASES if case.slow), ("library", "envoy", *CHANNELS)):
+                if sends not in CHANNELS or one.for_channels:
+                    self._slow[sends, one.name] = self._pool.submit(self.send(sends), one)
         return self._slow[runner, case.name].result()
 
     def refusals(self) -> list[object]:
@@ -82,10 +103,16 @@ class Mesh:
         else:
             self._mesh.run("delete", "ConfigMap", "istio", "-n", "istio-system")
         self._registry_only = wanted
-        stranger = Case("stranger", "", Expected(), f"http://127.0.0.1:{self.stranger}/")
-        for runner in ("library", "envoy"):
-            send = self.send(runner)
-            until(runner, lambda send=send: (send(stranger).status == 502) is wanted)
+        for runner in ("library", "envoy", *CHANNELS):
+            stranger = Case("stranger", "", Expected(), f"http://127.0.0.1:{self.stranger(runner)}/")
+            send = partial(self.send(runner), stranger)
+            outcome = {"UNAVAILABLE", 502} if wanted else {"OK", 200}
+            until(runner, lambda send=send, outcome=outcome: (send().code or send().status) in outcome)
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _ask_ahead(mesh: proxyless.Mesh, targets: set[str]) -> None:
+    """For all at once: each further name costs a client what it has already."""
+    concurrent.futures.wait([mesh.runtime.resolve(one) for one in targets])

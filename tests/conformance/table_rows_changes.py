@@ -23,12 +23,12 @@ WEIGHTED_HEADERS = rule(
 ASKED = (("a", "zero"), ("b", "zero"), ("c", "zero"))
 
 
-def local(name: str, action: str, status: int) -> Case:
+def local(name: str, action: str, status: int, grpc: str | None = None) -> Case:
     """The mesh answers itself, with the route's response headers."""
     return Case(
         name,
         rule(f"- headers: {{response: {{set: {{d: three}}}}}}\n  {action}"),
-        Expected(status, received={"d": "three"}),
+        Expected(status, grpc=grpc, received={"d": "three"}),
         answers=(HANG,),
         grpc=Lacks.HEADERS,
     )
@@ -102,7 +102,7 @@ HEADER_CHANGES = [
     Case(
         "headers of a direct response",
         rule("- headers: {response: {set: {d: three}}}\n  directResponse: {status: 200, body: {string: hi}}"),
-        Expected(body="hi", received={"d": "three", "content-type": "text/plain"}, attempts=0),
+        Expected(grpc="UNKNOWN", body="hi", received={"d": "three", "content-type": "text/plain"}, attempts=0),
         grpc=Lacks.DIRECT,
     ),
     Case(
@@ -117,7 +117,7 @@ HEADER_CHANGES = [
     local("headers of a 503 without endpoints", "route: [{destination: {host: empty}}]", 503),
     local("headers of a 503 without cluster", "route: [{destination: {host: nowhere}}]", 503),
     local("headers of a 503 without connection", "route: [{destination: {host: down}}]", 503),
-    local("headers of a 504", f"timeout: 0.2s\n  {V1}", 504),
+    local("headers of a 504", f"timeout: 0.2s\n  {V1}", 504, "DEADLINE_EXCEEDED"),
     local("headers of a redirect", "redirect: {uri: /b}", 301),
     Case(
         "attempt count",
@@ -260,7 +260,7 @@ REDIRECTS = [
     Case(
         "direct response in bytes",
         rule("- directResponse: {status: 200, body: {bytes: aGVsbG8=}}"),
-        Expected(200, body="hello", attempts=0),
+        Expected(200, grpc="UNKNOWN", body="hello", attempts=0),
         grpc=Lacks.DIRECT,
     ),
     Case(
@@ -272,7 +272,7 @@ REDIRECTS = [
     Case(
         "direct response to head",
         rule("- directResponse: {status: 200, body: {string: hello}}"),
-        Expected(200, body="", attempts=0, received={"content-length": "5"}),
+        Expected(200, grpc="UNKNOWN", body="", attempts=0, received={"content-length": "5"}),
         method="HEAD",
         grpc=Lacks.DIRECT,
         wire=True,

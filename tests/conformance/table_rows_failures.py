@@ -106,14 +106,14 @@ TIMEOUTS = [
     Case(
         "timeout of the whole",
         rule(f"- timeout: 1s\n  retries: {{attempts: 5, perTryTimeout: 0.7s, retryOn: 5xx, backoff: 1ms}}\n  {V1}"),
-        Expected(504, attempts=2, flags="UT", seconds=1),
+        Expected(504, grpc="DEADLINE_EXCEEDED", attempts=2, flags="UT", seconds=1),
         answers=(HANG,) * 6,
         grpc=Lacks.PER_TRY,
     ),
     Case(
         "timeout by request header",
         "",
-        Expected(504, attempts=1, flags="UT"),
+        Expected(504, grpc="DEADLINE_EXCEEDED", attempts=1, flags="UT"),
         answers=(HANG,),
         headers=(("x-envoy-upstream-rq-timeout-ms", "300"),),
         grpc=Lacks.STEERING,

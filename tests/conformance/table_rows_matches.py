@@ -103,7 +103,7 @@ MATCHES = [
     Case("method", METHOD, SECOND, method="PUT", grpc=Lacks.PSEUDO),
     Case("another method", METHOD, FIRST),
     Case("scheme", SCHEME, SECOND, grpc=Lacks.PSEUDO),
-    Case("authority", AUTHORITY, SECOND, "http://beta.HOST.example/", grpc=Lacks.AUTHORITY),
+    Case("authority", AUTHORITY, SECOND, "http://beta.HOST.example/", grpc=Lacks.TARGET),
     Case("another authority", AUTHORITY, FIRST, "http://alpha.HOST.example/", grpc=Lacks.AUTHORITY),
     Case(
         "host header chooses no route",

@@ -155,7 +155,7 @@ RETRIES = [
         Expected(200, attempts=2),
         headers=(("x-envoy-retry-on", "5xx"),),
         answers=(answering(500),),
-        grpc=Lacks.STEERING,
+        grpc=Lacks.CONDITION,
     ),
     Case(
         "number by request header",
@@ -163,7 +163,7 @@ RETRIES = [
         Expected(500, attempts=2),
         headers=(("x-envoy-max-retries", "1"),),
         answers=(answering(500),) * 3,
-        grpc=Lacks.STEERING,
+        grpc=Lacks.CONDITION,
     ),
     Case(
         "codes by request header",
@@ -171,7 +171,7 @@ RETRIES = [
         Expected(200, attempts=2),
         headers=(("x-envoy-retry-on", "retriable-status-codes"), ("x-envoy-retriable-status-codes", "418")),
         answers=(answering(418),),
-        grpc=Lacks.STEERING,
+        grpc=Lacks.CONDITION,
     ),
     Case(
         "header names by request header",
@@ -187,7 +187,7 @@ RETRIES = [
         Expected(200, attempts=2),
         headers=(("x-envoy-retry-on", "5xx"),),
         answers=(answering(500),),
-        grpc=Lacks.STEERING,
+        grpc=Lacks.CONDITION,
     ),
     Case(
         "rewrite once for all attempts",
@@ -195,6 +195,6 @@ RETRIES = [
         Expected(200, attempts=2, path="/ba"),
         "http://HOST/a",
         answers=(answering(500),),
-        grpc=Lacks.REWRITE,
+        grpc=Lacks.CONDITION,
     ),
 ]

@@ -112,7 +112,7 @@ HTTP = [
         "",
         Expected(host="host-without-the-default-port"),
         "http://HOST:80/",
-        grpc=Lacks.AUTHORITY,
+        grpc=Lacks.TARGET,
     ),
     Case(
         "hop by hop headers",

@@ -1,17 +1,22 @@
-"""Who sends a row's request: our engine without sockets, our httpx transport, an application behind Envoy, gRPC."""
+"""Who sends a row's request: our engine without sockets, our httpx transport, an application behind Envoy, gRPC's own
+xDS client, our gRPC channels.
+"""
 
+import asyncio
 import itertools
 import json
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx2
 from envoy_mesh import until
 from table_backends import Backends
@@ -229,3 +234,88 @@ class Grpc:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class SyncChannels:
+    """Blocking stubs, with a channel of ``make`` for each target. Threads may share it."""
+
+    namespace = "grpc"
+
+    def __init__(self, backends: Backends, make: Callable[[str], Any]) -> None:
+        self._backends = backends
+        self._make = make
+        self._channels: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def send(self, case: Case) -> Observed:
+        identifier = f"{next(_numbers)}"
+        path = urlsplit(case.fill(case.url, self.namespace)).path or "/"
+        metadata = [(name.lower(), value) for name, value in lines(case, identifier)]
+        began = time.monotonic()
+        found = self._call(target(case, self.namespace), path, metadata, (case.body or "").encode())
+        found.seconds = time.monotonic() - began
+        found.seen = self._backends.taken(identifier)
+        return found
+
+    def _call(self, dialled: str, path: str, metadata: Any, body: bytes) -> Observed:
+        with self._lock:
+            if dialled not in self._channels:
+                self._channels[dialled] = self._make(dialled)
+            method = self._channels[dialled].unary_unary(path)
+        answer = b"{}"
+        try:
+            answer, call = method.with_call(body, metadata=metadata, timeout=60)
+        except grpc.RpcError as error:
+            call = error
+        return observed(answer, call.code(), call.details(), (*call.initial_metadata(), *call.trailing_metadata()))
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+
+class AioChannels(SyncChannels):
+    """Stubs of ``grpc.aio``, in an event loop of their own."""
+
+    def __init__(self, backends: Backends, make: Callable[[str], Any]) -> None:
+        super().__init__(backends, make)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def _call(self, dialled: str, path: str, metadata: Any, body: bytes) -> Observed:
+        return self._run(self._awaited(dialled, path, metadata, body))
+
+    async def _awaited(self, dialled: str, path: str, metadata: Any, body: bytes) -> Observed:
+        if dialled not in self._channels:
+            self._channels[dialled] = self._make(dialled)
+        call = self._channels[dialled].unary_unary(path)(body, metadata=metadata, timeout=60)
+        code, details = await call.code(), await call.details()
+        received = (*await call.initial_metadata(), *await call.trailing_metadata())
+        return observed(await call if code is grpc.StatusCode.OK else b"{}", code, details, received)
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
+
+    def close(self) -> None:
+        async def end() -> None:
+            for channel in self._channels.values():
+                await channel.close()
+
+        try:
+            self._run(end())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def observed(answer: bytes, code: grpc.StatusCode, details: str, received: Iterable[tuple[str, Any]]) -> Observed:
+    headers = [(name, str(value)) for name, value in received]
+    flags = dict(headers).get("x-envoy-response-flags")
+    return Observed(0, headers, details, json.loads(answer).get("by", ""), [], flags, code.name)
+
+
+def proxied(through: str) -> Callable[[str], grpc.Channel]:
+    """Channels of an application that has an Envoy at ``through``, a URL."""
+    return lambda dialled: grpc.insecure_channel(urlsplit(through).netloc, [("grpc.default_authority", dialled)])

@@ -23,19 +23,21 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: empty, namespace: NAMESPACE}
-spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
+spec: {selector: {app: nobody}, ports: [{name: SPEAKS, port: 80}]}
 """
 _SERVICE = """
 apiVersion: v1
 kind: Service
 metadata: {name: %s, namespace: %s}
-spec: {selector: {app: %s}, ports: [{name: http, port: 80}, {name: http-admin, port: 8081}, {name: tcp, port: 9000}]}
+spec:
+  selector: {app: %s}
+  ports: [{name: SPEAKS, port: 80}, {name: SPEAKS-admin, port: 8081}, {name: tcp, port: 9000}]
 """
 _WORKLOAD = """
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: %s, namespace: %s}
-spec: {address: 127.0.0.1, ports: {http: %d, http-admin: %d, tcp: %d}, labels: {app: %s, version: %s}}
+spec: {address: 127.0.0.1, ports: {SPEAKS: %d, SPEAKS-admin: %d, tcp: %d}, labels: {app: %s, version: %s}}
 """
 # Its workloads by name: the port of a backend, and a version.
 _WORKLOADS = {
@@ -49,7 +51,7 @@ _WORKLOADS = {
 
 def configuration(cases: Iterable[Case], namespace: str, ports: Mapping[str, int]) -> str:
     """YAML. ``ports``: of the backends, see ``table_backends``."""
-    documents = [_SHARED.replace("NAMESPACE", namespace)]
+    documents = [_SHARED]
     for service, workloads in _WORKLOADS.items():
         documents.append(_SERVICE % (service, namespace, service))
         documents += [_workload(service, name, namespace, ports, version) for name, version in workloads.items()]
@@ -59,7 +61,8 @@ def configuration(cases: Iterable[Case], namespace: str, ports: Mapping[str, int
         documents.append(_SERVICE % (case.host, namespace, "reviews"))
         if case.rules:
             documents.append(case.fill(case.rules, namespace))
-    return "\n---\n".join(documents)
+    # The namespaces are called by what their ports speak.
+    return "\n---\n".join(documents).replace("NAMESPACE", namespace).replace("SPEAKS", namespace)
 
 
 def _workload(service: str, backend: str, namespace: str, ports: Mapping[str, int], version: str) -> str:

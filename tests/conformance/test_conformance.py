@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conformance_table import CASES
 from table_case import Case, Lacks
-from table_mesh import Mesh
+from table_mesh import CHANNELS, Mesh
 from table_rows_mesh import SPLITS
 from table_runners import Offline, Send, grpc_notes
 
@@ -67,7 +67,7 @@ def test_offline_shares(offline: Offline, case: Case) -> None:
 
 
 @rows(SPLITS)
-@pytest.mark.parametrize("runner", ["library", "envoy", "grpc"])
+@pytest.mark.parametrize("runner", ["library", "envoy", "grpc", *CHANNELS])
 def test_shares(mesh: Mesh, runner: str, case: Case) -> None:
     mesh.registry_only(False)
     assert_shares(mesh.send(runner), case)
@@ -77,21 +77,23 @@ def test_shares(mesh: Mesh, runner: str, case: Case) -> None:
 def test_grpc(mesh: Mesh, case: Case) -> None:
     case = case.over_sockets
     got = mesh.observe("grpc", case)
-    assert case.expected.differences(got, grpc=True) == [], got
+    assert case.expected.as_grpc(envoy=False).differences(got, metadata=False) == [], got
 
 
-# The rows for REGISTRY_ONLY are the last of a table: the policy of the mesh changes once for both clients.
-BOTH = [("library", case) for case in CASES if case.library is None]
-BOTH += [("envoy", case) for case in CASES if case.envoy is None]
-BOTH.sort(key=lambda one: one[1].registry_only)
+# The rows for REGISTRY_ONLY are the last of a table: the policy of the mesh changes once for all clients.
+OTHERS = [("library", case) for case in CASES if case.library is None]
+OTHERS += [("envoy", case) for case in CASES if case.envoy is None]
+OTHERS += [(channel, case) for channel in CHANNELS for case in CASES if case.for_channels]
+OTHERS.sort(key=lambda one: one[1].registry_only)
 
 
-@pytest.mark.parametrize(("runner", "case"), BOTH, ids=lambda one: one.host if isinstance(one, Case) else one)
-def test_http(mesh: Mesh, runner: str, case: Case) -> None:
+@pytest.mark.parametrize(("runner", "case"), OTHERS, ids=lambda one: one.host if isinstance(one, Case) else one)
+def test_others(mesh: Mesh, runner: str, case: Case) -> None:
     mesh.registry_only(case.registry_only)
-    row = case.over_sockets.beside(mesh.stranger)
+    row = case.over_sockets.beside(mesh.stranger(runner))
     got = mesh.observe(runner, row)
-    assert row.expected.differences(got) == [], got
+    expected = row.expected.as_grpc(envoy=runner == "envoy-grpc") if runner in CHANNELS else row.expected
+    assert expected.differences(got) == [], got
 
 
 def test_nobody_refused_a_resource(mesh: Mesh) -> None:

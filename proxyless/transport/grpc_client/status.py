@@ -58,7 +58,8 @@ def of_reply(step: Respond, *, out_of_time: bool) -> Status:
     """An answer of the mesh itself. It says why in its trailing metadata, as the HTTP side does in headers.
 
     out_of_time: the call's deadline has passed; Envoy answers UNAVAILABLE then, but to a gRPC client its deadline is
-    DEADLINE_EXCEEDED, whoever set it (gRFC A31).
+    DEADLINE_EXCEEDED, whoever set it (gRFC A31). And without a route gRPC's own xDS client says UNAVAILABLE: by Envoy's
+    UNIMPLEMENTED an application would take the server to lack the method.
     """
     code, details, rest = None, step.body.decode("utf-8", "replace"), []
     for name, value in step.headers:
@@ -72,6 +73,8 @@ def of_reply(step: Respond, *, out_of_time: bool) -> Status:
         code = _CODES[replies.grpc_status(step.status)]
     if out_of_time:
         code = grpc.StatusCode.DEADLINE_EXCEEDED
+    elif Flag.NO_ROUTE in step.flags:
+        code = grpc.StatusCode.UNAVAILABLE
     if step.reason:
         rest.append(("x-proxyless-reason", step.reason))
         details = f"{details}: {step.reason}" if details else step.reason
