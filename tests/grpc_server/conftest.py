@@ -1,7 +1,12 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# The neighbour whose helpers these tests use.
+sys.path.append(str(Path(__file__).parent.parent / "grpc_client"))
+
 from grpc_support import GrpcTestRuntime
 from inbound_support import SERVER, Authority
 from local_mesh import LocalMesh

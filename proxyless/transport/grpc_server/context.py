@@ -71,9 +71,8 @@ class AsyncContext(MeshContext):
         raise AssertionError("abort raises")
 
     async def abort_with_status(self, status: Any) -> NoReturn:
-        self.status = number(status.code)
-        await self._context.abort_with_status(status)
-        raise AssertionError("abort raises")
+        """With a ``grpc.Status``, as of ``grpc_status.rpc_status.to_status``; grpcio declares it only."""
+        await self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
 
 class SyncContext(MeshContext):
@@ -85,9 +84,9 @@ class SyncContext(MeshContext):
         raise AssertionError("abort raises")
 
     def abort_with_status(self, status: Any) -> NoReturn:
-        self.status = number(status.code)
-        self._context.abort_with_status(status)
-        raise AssertionError("abort raises")
+        """With a ``grpc.Status``. In an async server grpcio does not have it."""
+        self._context.set_trailing_metadata(tuple(status.trailing_metadata or ()))
+        self.abort(status.code, status.details)
 
 
 def number(code: Any) -> int:
