@@ -12,6 +12,8 @@ from proxyless.model.errors import NotReadyError
 from proxyless.transport.grpc_client.target import host_of
 
 Options = tuple[tuple[str, Any], ...]
+# Seconds, Envoy's default for upstream connections.
+IDLE_TIMEOUT = 3600.0
 
 
 def credentials(identity: IdentitySource, tls: UpstreamTls) -> grpc.ChannelCredentials:
@@ -37,6 +39,10 @@ def options(cluster: Cluster, authority: str, name: str | None, asked: Options) 
         ("grpc.max_reconnect_backoff_ms", 10_000),
         # grpcio's name for how long one attempt to connect may take.
         ("grpc.min_reconnect_backoff_ms", max(1, int(cluster.connect_timeout * 1000))),
+        # As long without a call; grpcio knows no less than a second.
+        ("grpc.client_idle_timeout_ms", int((cluster.idle_timeout or IDLE_TIMEOUT) * 1000)),
+        # grpcio 1.85 gives a ping a minute, whatever the keepalive's own timeout says.
+        *(("grpc.http2.ping_timeout_ms", value) for key, value in asked if key == "grpc.keepalive_timeout_ms"),
         *((key, value) for key, value in asked if key not in _OURS),
         # Not shared with other channels: who retires one must know that it was the only one.
         ("grpc.use_local_subchannel_pool", 1),

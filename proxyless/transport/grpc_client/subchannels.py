@@ -12,7 +12,7 @@ from proxyless.identity.source import IdentitySource
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, Health, UpstreamTls
 from proxyless.model.route import Forward
 from proxyless.model.snapshot import EMPTY, Snapshot
-from proxyless.transport.grpc_client.credentials import Options, credentials, options
+from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT, Options, credentials, options
 from proxyless.transport.grpc_client.peer_name import Peer, ask, only_peer
 from proxyless.transport.grpc_client.target import address
 from proxyless.transport.runtime import Runtime
@@ -23,8 +23,6 @@ Make = Callable[[str, grpc.ChannelCredentials | None, Options], C]
 _Key = tuple[tuple[str, int], UpstreamTls | None, str]
 # So many endpoints are connected to ahead of the first call.
 MOST_AHEAD = 16
-# Unused for so many seconds (Envoy's default for upstream connections) it is closed.
-IDLE_TIMEOUT = 3600.0
 
 
 @dataclass(slots=True)
