@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+STARS = {"Reviewer1": 5, "Reviewer2": 4}
 VERSION = os.environ.get("SERVICE_VERSION", "v1")
 
 

@@ -1,7 +1,10 @@
-"""reviews: v1 has no stars, v2 shows black ones, v3 red ones; stars come from ratings."""
+"""reviews: v1 has no stars, v2 shows black ones, v3 red ones; stars come from ratings, v2 asks by gRPC, v3 by HTTP."""
 
+import grpc.aio
 import httpx2 as httpx
 from common import VERSION, answered_by, end_user
+from ratings_pb2 import Product
+from ratings_pb2_grpc import RatingsStub
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -13,6 +16,7 @@ COLOUR = {"v2": "black", "v3": "red"}.get(VERSION)
 
 mesh = proxyless.Mesh()
 client = httpx.AsyncClient(transport=mesh.async_transport(), timeout=10)
+stub = RatingsStub(mesh.grpc_channel("ratings-grpc:50051"))
 
 TEXTS = {
     "Reviewer1": "An extremely entertaining play. The slapstick humour is refreshing!",
@@ -23,6 +27,25 @@ TEXTS = {
 async def stars(request: Request) -> dict[str, object]:
     """The ratings of a product, or why there are none: a page without stars is better than no page."""
     product = request.path_params["product"]
+    return await stars_by_grpc(product, request) if VERSION == "v2" else await stars_by_http(product, request)
+
+
+async def stars_by_grpc(product: int, request: Request) -> dict[str, object]:
+    try:
+        answer = await stub.Get(Product(id=product), metadata=tuple(end_user(request).items()))
+    except grpc.aio.AioRpcError as error:
+        told = dict(error.trailing_metadata())
+        return {"error": f"status {error.code().name}", "reason": told.get("x-proxyless-reason")}
+    return {
+        "ratings": dict(answer.ratings),
+        "version": answer.version,
+        "pid": answer.pid,
+        "caller": answer.caller or None,
+        "protocol": "grpc",
+    }
+
+
+async def stars_by_http(product: int, request: Request) -> dict[str, object]:
     try:
         answer = await client.get(f"http://ratings/ratings/{product}", headers=end_user(request))
     except httpx.HTTPError as error:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from proxyless.cli.demo.processes import Processes, wait_for
 
+RATINGS_GRPC = "ratings-grpc"
 # name of the process, service, version: each is one real process.
 SERVICES = (
     ("ratings", "ratings", "v1"),
+    (RATINGS_GRPC, RATINGS_GRPC, "v1"),
     ("details", "details", "v1"),
     ("reviews-v1", "reviews", "v1"),
     ("reviews-v2", "reviews", "v2"),
@@ -49,7 +51,7 @@ class Bookstore:
         return {key: str(value) for key, value in found.items()}
 
     def start_services(self) -> None:
-        """Start all six and wait until the control plane knows each."""
+        """Start all and wait until the control plane knows each."""
         for name, service, version in SERVICES:
             self._serve(name, service, version)
         self._wait_registered(len(SERVICES))
@@ -59,14 +61,15 @@ class Bookstore:
         await asyncio.to_thread(self._wait_registered, len(SERVICES) + 1)
 
     def _serve(self, name: str, service: str, version: str) -> None:
+        what = ("--grpc", "ratings_servicer:Ratings") if service == RATINGS_GRPC else (f"{service}:app",)
         self.processes.start(
             name,
             "serve",
-            f"{service}:app",
+            *what,
             "--service",
             service,
             "--service-account",
-            f"bookinfo-{service}",
+            f"bookinfo-{service.removesuffix('-grpc')}",
             "--label",
             f"version={version}",
             cwd=self._folder / "apps",

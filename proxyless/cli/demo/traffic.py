@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx2
 
+from proxyless.cli.demo.bookstore import RATINGS_GRPC
+
 PRODUCT = "http://productpage/api/v1/products/0"
 CONCURRENCY = 16
 
@@ -43,7 +45,8 @@ class Observed:
         else:
             self.stars["shown"] += 1
             self.raters[ratings["pid"]] += 1
-            self.callers["ratings", ratings["caller"]] += 1
+            service = RATINGS_GRPC if ratings.get("protocol") == "grpc" else "ratings"
+            self.callers[service, ratings["caller"]] += 1
 
 
 async def send(
