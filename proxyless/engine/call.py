@@ -6,6 +6,7 @@ Used by one task at a time; different calls share nothing but the balancers' sta
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from proxyless.engine import fault, hygiene, mutations, replies, retry, rewrite
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
@@ -72,6 +73,35 @@ class Call:
     @property
     def deadline(self) -> float | None:
         return self._limits.deadline
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether copies of such requests go elsewhere."""
+        return bool(self._decision.mirrors)
+
+    def copies(self) -> "list[Copy]":
+        """Draws which copies are made of this request: to be asked once, at the first Attempt. None of what cannot be
+        read twice, nor of CONNECT and upgrades (Envoy: RouteAction.request_mirror_policies).
+        """
+        request, head = self._request, self._head
+        if head is None or not request.replayable or request.method == "CONNECT" or request.header("upgrade"):
+            return []
+        found = []
+        for mirror, decision in self._decision.mirrors:
+            if fault.happens(mirror.parts_per_million, self._rng):
+                headers, path, authority = head
+                if mirror.shadow_host:
+                    authority = rewrite.shadow_host(authority)
+                copy = Request(request.method, request.target, path, authority, request.scheme, list(headers))
+                call = Call(copy, decision, self._states, self._clock, self._rng)
+                call._head = copy.headers, path, authority
+                call.record.cluster = decision.cluster
+                found.append(Copy(call, copy, mirror.traced))
+        return found
+
+    def drop(self, reason: str) -> Respond:
+        """Instead of the first step of a copy, when there are too many."""
+        return self._respond(503, b"", reason, Flag.UPSTREAM_OVERFLOW)
 
     def next_step(self) -> Step | None:
         """What to do now; None once the call has its answer."""
@@ -389,6 +419,14 @@ class Call:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
+
+
+class Copy(NamedTuple):
+    """A call that nobody waits for. traced: it is in the trace of the request it copies."""
+
+    call: Call
+    request: Request
+    traced: bool
 
 
 def _nothing() -> None:

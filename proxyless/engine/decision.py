@@ -1,7 +1,7 @@
 """What is decided about a request before anything is done: listener, virtual host, route, leg of the split, cluster."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxyless.engine.identity_cache import IdentityCache
 from proxyless.engine.paths import is_acceptable
@@ -10,7 +10,16 @@ from proxyless.engine.routing import find_route
 from proxyless.engine.split import Split
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint
 from proxyless.model.domains import split_port
-from proxyless.model.route import Fault, Forward, HeaderMutations, Listener, Route, VirtualHost, WeightedCluster
+from proxyless.model.route import (
+    Fault,
+    Forward,
+    HeaderMutations,
+    Listener,
+    Mirror,
+    Route,
+    VirtualHost,
+    WeightedCluster,
+)
 from proxyless.model.snapshot import EMPTY, Snapshot
 
 # Envoy's and Istio's name for it, so that telemetry groups such calls as a sidecar's does.
@@ -26,7 +35,7 @@ class Decision:
     no_route_status: what a request without a route is answered.
 
     faults, request_mutations, response_mutations: most specific first, as Envoy applies them; no levels
-    of mutations when all are empty.
+    of mutations when all are empty. mirrors: where copies go, and the decision about each.
     """
 
     route: Route | None = None
@@ -43,6 +52,7 @@ class Decision:
     no_cluster_status: int = 503
     no_route_status: int = 404
     dialled: Endpoint | None = None
+    mirrors: "tuple[tuple[Mirror, Decision], ...]" = ()
 
 
 def decide(
@@ -130,7 +140,29 @@ def forward(
         auto_host_rewrite=action.auto_host_rewrite,
         no_cluster_status=action.cluster_not_found_status,
         dialled=dialled(request) if passes else None,
+        mirrors=mirrored(snapshot, virtual_host, route, action) if action.mirrors else (),
     )
+
+
+# Seconds that a copy may take where its route says nothing: Envoy's own default of a route's timeout.
+_MIRROR_TIMEOUT = 15.0
+
+
+def mirrored(
+    snapshot: Snapshot, virtual_host: VirtualHost, route: Route, action: Forward
+) -> tuple[tuple[Mirror, Decision], ...]:
+    """A copy has its route's timeout, and neither retries nor faults, as in Envoy; unlike there, it has a timeout
+    always. What has no cluster is left out.
+    """
+    found = []
+    for mirror in action.mirrors:
+        cluster = snapshot.clusters.get(mirror.cluster)
+        if cluster is not None and cluster.kind is not _PASSTHROUGH:
+            timeout = action.timeout or _MIRROR_TIMEOUT
+            to = Forward((WeightedCluster(mirror.cluster),), timeout, hash_policies=action.hash_policies)
+            decision = Decision(replace(route, action=to), virtual_host, to.clusters[0], cluster)
+            found.append((mirror, decision))
+    return tuple(found)
 
 
 def _levels(*levels: HeaderMutations) -> tuple[HeaderMutations, ...]:

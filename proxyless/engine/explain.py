@@ -11,6 +11,7 @@ from proxyless.engine.explanation import (
     Explanation,
     FaultFact,
     HeaderFact,
+    MirrorFact,
     RetryFact,
     RouteCheck,
 )
@@ -27,6 +28,7 @@ from proxyless.model.route import (
     Forward,
     HeaderMutations,
     Listener,
+    Mirror,
     Redirect,
     Refused,
     Route,
@@ -146,6 +148,7 @@ def _forward(told: Explanation, snapshot: Snapshot, listener: Listener, route: R
             other_host=policy.retry_other_host,
         ),
         sent_path=rewrite.forwarded_path(request, route.match.path, action),
+        mirrors=tuple(_mirror(mirror, snapshot) for mirror in action.mirrors),
         clusters=tuple(
             _leg(forward(snapshot, request, listener, route, leg), split.share(leg), request) for leg in action.clusters
         ),
@@ -154,6 +157,12 @@ def _forward(told: Explanation, snapshot: Snapshot, listener: Listener, route: R
         reason = forward(snapshot, request, listener, route, None).problem
         return replace(told, status=500, reason=reason)
     return told
+
+
+def _mirror(mirror: Mirror, snapshot: Snapshot) -> MirrorFact:
+    cluster = snapshot.clusters.get(mirror.cluster)
+    problem = f"cluster {mirror.cluster} is not known" if cluster is None else cluster.problem
+    return MirrorFact(mirror.cluster, mirror.parts_per_million / 10_000, problem)
 
 
 def _leg(decision: Decision, share: float, request: Request) -> ClusterFact:

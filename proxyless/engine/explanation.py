@@ -85,6 +85,15 @@ class ClusterFact:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorFact:
+    """Where copies go. percent: of the route's requests. problem: why there are none."""
+
+    cluster: str
+    percent: float
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RetryFact:
     conditions: tuple[str, ...]
     num_retries: int
@@ -126,6 +135,7 @@ class Explanation:
     fault: FaultFact | None = None
     response_headers: tuple[HeaderFact, ...] = ()
     ignored: tuple[str, ...] = ()
+    mirrors: tuple[MirrorFact, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: dicts, lists, texts, numbers, None."""

@@ -56,6 +56,9 @@ def _forward(told: Explanation) -> Iterator[str]:
         yield f"  path sent: {told.sent_path}"
     yield f"  timeout: {_seconds(told.timeout)}"
     yield f"  retries: {_retry(told.retry)}"
+    for mirror in told.mirrors:
+        problem = f" ({mirror.problem})" if mirror.problem else ""
+        yield f"  mirrored: {mirror.percent:g}% to cluster {mirror.cluster}{problem}"
 
 
 def _leg(leg: ClusterFact, authority: str) -> Iterator[str]:

@@ -43,6 +43,14 @@ def redirect_location(request: Request, match: PathMatcher, action: Redirect) ->
     return f"{scheme}://{host}{port}{path}"
 
 
+def shadow_host(authority: str) -> str:
+    """``-shadow`` after the host, before the port (Envoy's ShadowWriterImpl)."""
+    host, colon, port = authority.rpartition(":")
+    if not colon or port.endswith("]"):
+        return f"{authority}-shadow"
+    return f"{host}-shadow:{port}"
+
+
 def _matched(path: str, match: PathMatcher) -> str:
     if match.kind in (PathKind.PREFIX, PathKind.SEPARATED_PREFIX):
         return path[: len(match.value)]

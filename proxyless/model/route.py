@@ -136,6 +136,19 @@ HashPolicy = HashHeader | HashCookie | HashQuery
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Envoy's RouteAction.RequestMirrorPolicy: copies of a share of the requests go to ``cluster`` as well.
+
+    shadow_host: ``-shadow`` is appended to the copy's host. traced: a copy is in its request's trace.
+    """
+
+    cluster: str
+    parts_per_million: int = 1_000_000
+    shadow_host: bool = True
+    traced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """Send to one of ``clusters``.
 
@@ -154,6 +167,12 @@ class Forward:
     cluster_not_found_status: int = 503
     # In order; they count for clusters that balance by hash.
     hash_policies: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def cluster_names(self) -> tuple[str, ...]:
+        """All that requests and their copies may go to."""
+        return (*(leg.cluster for leg in self.clusters), *(mirror.cluster for mirror in self.mirrors))
 
 
 @dataclass(frozen=True, slots=True)

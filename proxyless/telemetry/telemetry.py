@@ -122,6 +122,18 @@ class Telemetry:
             headers += inject(trace)
         return ClientObservation(self, request, trace, request_id, span)
 
+    def begin_copy(self, copy: Request, seen: ClientObservation, *, traced: bool) -> ClientObservation:
+        """Start observing a copy of the call ``seen``, which is mirrored; it has no span of its own.
+
+        traced: False if the copy's server shall not record it either.
+        """
+        trace = seen.trace
+        if trace.sampled and not traced:
+            trace = trace._replace(sampled=False)
+            copy.headers[:] = [line for line in copy.headers if line[0] not in TRACE_HEADERS]
+            copy.headers += inject(trace)
+        return ClientObservation(self, copy, trace, seen.request_id, None)
+
     def end_client(self, seen: ClientObservation, record: CallRecord, ending: Ending) -> None:
         """Called by ``ClientObservation.end``."""
         seconds = time.monotonic() - seen.started

@@ -214,4 +214,4 @@ def _clusters_of(listener: Listener | None) -> frozenset[str]:
     if listener is None or listener.virtual_host is None:
         return frozenset()
     actions = (route.action for route in listener.virtual_host.routes)
-    return frozenset(leg.cluster for action in actions if isinstance(action, Forward) for leg in action.clusters)
+    return frozenset(name for action in actions if isinstance(action, Forward) for name in action.cluster_names)

@@ -3,7 +3,7 @@
 from table_rows_changes import HEADER_CHANGES, REDIRECTS, REWRITES
 from table_rows_failures import FAULTS, TIMEOUTS
 from table_rows_matches import DESTINATIONS, MATCHES
-from table_rows_mesh import IDENTITY, REPORTED_ONLY, SPLITS, STRANGERS
+from table_rows_mesh import BESIDE, IDENTITY, SPLITS, STRANGERS
 from table_rows_retries import RETRIES
 from table_rows_wire import HTTP, PATHS
 
@@ -18,7 +18,7 @@ CASES = [
     *TIMEOUTS,
     *PATHS,
     *HTTP,
-    *REPORTED_ONLY,
+    *BESIDE,
     *IDENTITY,
     *SPLITS,
     *STRANGERS,

@@ -68,7 +68,6 @@ class Differs(enum.Enum):
 class Reported(enum.Enum):
     """Why a row is not for our library: a field that it reports and does not act on."""
 
-    MIRROR = "http[].mirror"
     CORS = "http[].corsPolicy"
 
 
@@ -196,6 +195,11 @@ class Expected:
             pairs.append(("attempts", self.attempts, len(got.seen)))
         if self.mirrored:
             pairs.append(("mirrored to", {self.by, self.mirrored}, {seen.backend for seen in got.seen}))
+            sent = next((seen for seen in got.seen if seen.backend == self.by), None)
+            copy = next((seen for seen in got.seen if seen.backend == self.mirrored), None)
+            if sent is not None and copy is not None:
+                as_sent = sent.method, sent.path, f"{sent.host}-shadow", sent.body
+                pairs.append(("copy", as_sent, (copy.method, copy.path, copy.host, copy.body)))
         last = got.seen[-1] if got.seen else None
         for name, value in (("path", self.path), ("host", self.host), ("method", self.method), ("body", self.text)):
             if value is not None:

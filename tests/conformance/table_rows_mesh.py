@@ -13,8 +13,16 @@ CORS = rule(
 ORIGIN = ("origin", "https://a.example")
 PREFLIGHT = ("access-control-request-method", "GET")
 
-REPORTED_ONLY = [
-    Case("mirror", MIRRORED, Expected(by="reviews-v1", mirrored="ratings"), grpc=Lacks.MIRROR, library=Reported.MIRROR),
+BESIDE = [
+    Case(
+        "mirror",
+        MIRRORED,
+        Expected(by="reviews-v1", mirrored="ratings"),
+        method="POST",
+        body="b",
+        grpc=Lacks.MIRROR,
+        wire=True,
+    ),
     Case(
         "cors preflight",
         CORS,

@@ -325,7 +325,6 @@ def test_senseless_resources_are_refused(kind: str, spec: dict[str, Any], field:
             "spec.trafficPolicy.loadBalancer.simple",
         ),
         # Valid fields that do nothing yet.
-        ("VirtualService", http(mirrors=[{"destination": {"host": "a"}}]), "FieldNotActedOn", "spec.http[0].mirrors"),
         ("VirtualService", http(corsPolicy={"allowMethods": ["GET"]}), "FieldNotActedOn", "spec.http[0].corsPolicy"),
         ("VirtualService", {**http(), "gateways": ["gw"]}, "FieldNotActedOn", "spec.gateways"),
         (

@@ -97,6 +97,9 @@ class Seen:
         self._ended.append((record, how))
         self._observation.end(record, **how)
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._observation, name)
+
 
 class Peer:
     """One connection as the server sees it."""

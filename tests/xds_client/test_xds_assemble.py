@@ -64,6 +64,17 @@ def test_nothing_is_published_before_the_set_is_closed() -> None:
     assert {name: len(one.endpoints) for name, one in snapshot.clusters.items()} == {"v1": 1, "v2": 1}
 
 
+def test_where_copies_go_belongs_to_the_set() -> None:
+    cache = Cache()
+    routes = route_configuration("r", "v1")
+    routes.virtual_hosts[0].request_mirror_policies.add(cluster="copies")
+    cache.put(listener(TARGET, "r"), routes, cluster("v1"), assignment("v1", "10.0.0.1:80"))
+    assert TARGET not in cache.build().listeners
+    assert cache.wanted()["CDS"] == {"v1", "copies"}
+    cache.put(cluster("copies"), assignment("copies", "10.0.0.2:80"))
+    assert set(cache.build().clusters) == {"v1", "copies"}
+
+
 def test_the_former_set_stays_and_is_followed_until_the_new_one_is_closed() -> None:
     cache = Cache()
     cache.put(listener(TARGET, "r"), route_configuration("r", "v1"), cluster("v1"), assignment("v1", "10.0.0.1:80"))

@@ -31,6 +31,7 @@ from proxyless.model.route import (
     HashQuery,
     HeaderAction,
     HeaderSet,
+    Mirror,
     Redirect,
     Refused,
     Route,
@@ -357,15 +358,48 @@ def test_header_values_with_commands_are_reported_and_empty_ones_dropped() -> No
     assert "a uses a command operator" in compiled.ignored[0]
 
 
+M = 'request_mirror_policies { cluster: "m" %s }'
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (M % "", Mirror("m")),
+        (M % "runtime_fraction { default_value { numerator: 5 } }", Mirror("m", 50_000)),
+        (M % "trace_sampled { value: false }", Mirror("m", traced=False)),
+        (M % "disable_shadow_host_suffix_append: true", Mirror("m", shadow_host=False)),
+    ],
+)
+def test_mirrors(policy: str, expected: Mirror) -> None:
+    assert forward(policy).mirrors == (expected,)
+
+
+def test_the_most_specific_place_says_what_is_mirrored() -> None:
+    host, whole = (M.replace('"m"', f'"{name}"') % "" for name in ("host", "whole"))
+    found = [
+        configuration(f'routes {{ match {{ prefix: "/" }} route {{ cluster: "c" {own} }} }}', virtual, rest)
+        for own, virtual, rest in ((M % "", host, whole), ("", host, whole), ("", "", whole))
+    ]
+    assert [one.clusters for one in found] == [{"c", "m"}, {"c", "host"}, {"c", "whole"}]
+
+
+@pytest.mark.parametrize("field", ['host_rewrite_literal: "h"', "request_headers_mutations { remove: 'a' }"])
+def test_a_mirror_that_we_cannot_do_is_left_out_and_reported(field: str) -> None:
+    compiled = configuration(f'routes {{ match {{ prefix: "/" }} route {{ cluster: "c" {M % field} }} }}')
+    assert compiled.clusters == {"c"}
+    (told,) = compiled.ignored
+    assert "request_mirror_policies[0]" in told
+
+
 def test_what_is_not_acted_on_is_reported() -> None:
     compiled = configuration(
         'routes { name: "n" match { prefix: "/" } route { cluster: "c" '
         "hash_policy { connection_properties { source_ip: true } } "
-        'request_mirror_policies { cluster: "m" } rate_limits {} } }',
+        'request_mirror_policies { cluster_header: "m" } rate_limits {} } }',
         "virtual_clusters {} rate_limits {}",
     )
     assert compiled.clusters == {"c"}
-    for field in ("hash_policy[0].connection_properties", "request_mirror_policies", "rate_limits"):
+    for field in ("hash_policy[0].connection_properties", "request_mirror_policies[0].cluster_header", "rate_limits"):
         assert f"virtual_hosts[v].routes[n].route.{field}" in compiled.ignored
     assert "virtual_hosts[v].virtual_clusters" in compiled.ignored
 

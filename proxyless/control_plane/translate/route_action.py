@@ -162,7 +162,7 @@ def _mirrors(action: rc.RouteAction, http: HTTPRoute, around: Forwarding) -> Non
         wanted.append((http.mirror, http.mirror_percentage.value if http.mirror_percentage else share))
     wanted += [(one.destination, one.percentage.value if one.percentage else 100.0) for one in http.mirrors]
     wanted = [(destination, share) for destination, share in wanted if share > 0]
-    if wanted and around.kind is not ClientKind.ENVOY:
+    if wanted and around.kind is ClientKind.GRPC:
         around.notes.add(f"{around.origin}: mirroring left out, {around.kind.value} clients do not mirror")
         return
     for destination, share in wanted:

@@ -15,6 +15,7 @@ from proxyless.transport.grpc_client.credentials import Options
 from proxyless.transport.grpc_client.rpc import Asked, Rpc
 from proxyless.transport.grpc_client.subchannels import Subchannels, ahead
 from proxyless.transport.grpc_client.target import parse
+from proxyless.transport.mirrors import AsyncMirrors
 from proxyless.transport.runtime import Runtime
 
 _LOOK_AGAIN = 0.02
@@ -36,14 +37,16 @@ class AioMeshChannel(grpc.aio.Channel):
         self._closing: set[asyncio.Task[None]] = set()
         self._calls: weakref.WeakSet[AioRpc] = weakref.WeakSet()
         self._closed = False
+        self._mirrors = AsyncMirrors()
         self.pool: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make, self._end, tuple(options))
 
     def begin(self, method: str, request: bytes | None, asked: Asked, *, unary: bool) -> AioRpc:
         if self._closed:
             raise grpc.aio.UsageError("Channel is closed.")
-        rpc = AioRpc(self.runtime, self.pool, Rpc(self.runtime, self.target, method, asked), request, unary=unary)
-        self._calls.add(rpc)
-        return rpc
+        rpc = Rpc(self.runtime, self.target, method, asked)
+        call = AioRpc(self.runtime, self.pool, rpc, request, unary=unary, mirrors=self._mirrors)
+        self._calls.add(call)
+        return call
 
     def unary_unary(
         self,
@@ -110,6 +113,7 @@ class AioMeshChannel(grpc.aio.Channel):
             await asyncio.wait(under_way, timeout=grace)
         for call in list(self._calls):
             call.cancel()
+        await self._mirrors.close()
         await asyncio.sleep(0)
         for channel in self.pool.close():
             self._end(channel)

@@ -13,12 +13,14 @@ from proxyless.engine.call import Call
 from proxyless.engine.steps import Attempt, Delay, Outcome
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
+from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.aio_attempt import AioAttempt
 from proxyless.transport.grpc_client.metadata import Metadata
 from proxyless.transport.grpc_client.outgoing import Outgoing
-from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, Rpc
+from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
 from proxyless.transport.grpc_client.status import CANCELLED, Status, is_not_connected, of_reply, unavailable
 from proxyless.transport.grpc_client.subchannels import Subchannels
+from proxyless.transport.mirrors import AsyncMirrors
 from proxyless.transport.runtime import Runtime
 
 logger = logging.getLogger("proxyless.grpc")
@@ -28,11 +30,18 @@ class AioRpc:
     """One call in bytes. Futures of its head and its status; a task that performs it.
 
     request: the one message, None for a stream (``write`` then ``done_writing``). unary: there is one response, which
-    is kept in ``response``; else ``read`` them.
+    is kept in ``response``; else ``read`` them. mirrors: takes copies, if any are to be made.
     """
 
     def __init__(
-        self, runtime: Runtime, pool: Subchannels[grpc.aio.Channel], rpc: Rpc, request: bytes | None, *, unary: bool
+        self,
+        runtime: Runtime,
+        pool: Subchannels[grpc.aio.Channel],
+        rpc: Rpc,
+        request: bytes | None,
+        *,
+        unary: bool,
+        mirrors: AsyncMirrors | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._runtime = runtime
@@ -40,6 +49,7 @@ class AioRpc:
         self.rpc = rpc
         self._request = request
         self._unary = unary
+        self._mirrors = mirrors if unary else None
         self.outgoing = Outgoing()
         self._moved = asyncio.Event()
         self._wants_head = asyncio.Event()
@@ -167,6 +177,8 @@ class AioRpc:
                     if (old := self._attempt) is not None:
                         self._stop_pumping()
                         old.end()
+                    if call.mirrored:
+                        self._mirror(call)
                     self._attempt = attempt = AioAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
                     outcome: Outcome | None = await attempt.start(self._request)
                     if outcome is None:
@@ -206,6 +218,22 @@ class AioRpc:
         if self._unary and status.ok and self.response is grpc.aio.EOF:
             return Status(grpc.StatusCode.INTERNAL, "no response to a call that has one")
         return status
+
+    def _mirror(self, call: Call) -> None:
+        """Once, and only where all of the request is here and the answer is one message."""
+        mirrors, request, self._mirrors = self._mirrors, self._request, None
+        if mirrors is None or request is None:
+            return
+        runtime, pool, asked = self._runtime, self._pool, self.rpc.asked
+
+        async def perform(copy: Completion) -> None:
+            rpc = AioRpc(runtime, pool, CopyRpc(runtime, copy, asked), request, unary=True)
+            try:
+                await rpc.status
+            finally:
+                rpc.cancel()
+
+        mirrors.start(runtime, call, self.rpc.observation, perform)
 
     async def _resolved(self) -> Snapshot:
         target = self.rpc.request.target

@@ -13,12 +13,14 @@ from proxyless.engine.call import Call
 from proxyless.engine.steps import Attempt, Delay, Outcome
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
+from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.blocking_attempt import BlockingAttempt
 from proxyless.transport.grpc_client.blocking_requests import Requests
 from proxyless.transport.grpc_client.metadata import Metadata
-from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, Rpc
+from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
 from proxyless.transport.grpc_client.status import CANCELLED, Status, is_not_connected, of_reply, unavailable
 from proxyless.transport.grpc_client.subchannels import Subchannels
+from proxyless.transport.mirrors import BlockingMirrors
 from proxyless.transport.runtime import Runtime
 
 logger = logging.getLogger("proxyless.grpc")
@@ -37,7 +39,8 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
     """A call, a future of its one response or an iterator of many, and the exception that says how it failed: as
     grpcio's own calls are all of it.
 
-    ``perform`` does it, in the caller's thread or, by ``start``, in one of its own.
+    ``perform`` does it, in the caller's thread or, by ``start``, in one of its own. mirrors: takes copies, if any are
+    to be made.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         unary: bool,
         serialize: Callable[[Any], bytes] | None = None,
         deserialize: Callable[[bytes], Any] | None = None,
+        mirrors: BlockingMirrors | None = None,
     ) -> None:
         super().__init__()
         self._runtime = runtime
         self._pool = pool
         self._rpc = rpc
         self._unary = unary
+        self._mirrors = mirrors if unary else None
         self._deserialize = deserialize
         self._changed = threading.Condition()
         self._attempt: BlockingAttempt | None = None
@@ -125,6 +130,8 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
             match step:
                 case Attempt():
                     self._end_attempt()
+                    if call.mirrored:
+                        self._mirror(call)
                     attempt = BlockingAttempt(self._pool, step, self._rpc, call.record.attempts[-1])
                     with self._changed:
                         self._attempt = attempt
@@ -169,6 +176,18 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
             return Status(grpc.StatusCode.INTERNAL, "no response to a call that has one")
         self._response = response
         return status
+
+    def _mirror(self, call: Call) -> None:
+        """Once, and only where all of the request is here and the answer is one message."""
+        mirrors, request, self._mirrors = self._mirrors, self._request, None
+        if mirrors is None or not isinstance(request, bytes):
+            return
+        runtime, pool, asked = self._runtime, self._pool, self._rpc.asked
+
+        def perform(copy: Completion) -> None:
+            MeshCall(runtime, pool, CopyRpc(runtime, copy, asked), request, unary=True).perform()
+
+        mirrors.start(runtime, call, self._rpc.observation, perform)
 
     def _play(self, attempt: BlockingAttempt) -> bytes | Iterator[bytes]:
         request = self._request

@@ -15,6 +15,7 @@ from proxyless.transport.grpc_client.credentials import Options
 from proxyless.transport.grpc_client.rpc import Asked, Rpc
 from proxyless.transport.grpc_client.subchannels import Subchannels, ahead
 from proxyless.transport.grpc_client.target import parse
+from proxyless.transport.mirrors import BlockingMirrors
 from proxyless.transport.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class MeshChannel(grpc.Channel):
         self._lock = threading.Lock()
         self._watchers: dict[Callable[[grpc.ChannelConnectivity], None], threading.Event] = {}
         self._closed = False
+        self._mirrors = BlockingMirrors()
         self.pool: Subchannels[grpc.Channel] = Subchannels(runtime, self._make, _end, tuple(options))
 
     def begin(self, method: "_Method", request: bytes | Iterator[Any], asked: Asked, *, unary: bool) -> MeshCall:
@@ -57,6 +59,7 @@ class MeshChannel(grpc.Channel):
             unary=unary,
             serialize=method.serialize,
             deserialize=method.deserialize,
+            mirrors=self._mirrors,
         )
         with self._lock:
             self._calls.add(call)
@@ -138,6 +141,7 @@ class MeshChannel(grpc.Channel):
             stop.set()
         for call in calls:
             call.cancel()
+        self._mirrors.close()
         for channel in self.pool.close():
             channel.close()
 

@@ -1,13 +1,14 @@
 """One call of an application, whichever of gRPC's two APIs and four kinds it came by: what needs no I/O."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxyless.engine.call import Call
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Attempt
 from proxyless.model.snapshot import Snapshot
+from proxyless.telemetry.observation import ClientObservation
 from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.metadata import OWN, Metadata, lines, metadata
 from proxyless.transport.grpc_client.status import Status
@@ -31,15 +32,19 @@ class Asked:
 class Rpc:
     """``begin`` gives the engine's call; with ``wait_for_ready`` there may be several, one after the other."""
 
-    __slots__ = ("_call", "_observation", "_runtime", "asked", "deadline", "request", "request_bytes", "response_bytes")
+    __slots__ = ("_call", "_runtime", "asked", "deadline", "observation", "request", "request_bytes", "response_bytes")
 
     def __init__(self, runtime: Runtime, target: str, method: str, asked: Asked) -> None:
+        request = Request("POST", target, method, headers=[*OWN, *lines(asked.metadata)])
+        if asked.timeout is not None:
+            request.deadline = time.monotonic() + asked.timeout
+        self._set(runtime, asked, runtime.telemetry.begin_client(request))
+
+    def _set(self, runtime: Runtime, asked: Asked, observation: ClientObservation) -> None:
         self._runtime = runtime
         self.asked = asked
-        self.request = Request("POST", target, method, headers=[*OWN, *lines(asked.metadata)])
-        if asked.timeout is not None:
-            self.request.deadline = time.monotonic() + asked.timeout
-        self._observation = runtime.telemetry.begin_client(self.request)
+        self.observation = observation
+        self.request = observation.request
         self._call: Call | None = None
         self.deadline = self.request.deadline
         self.request_bytes = self.response_bytes = 0
@@ -76,10 +81,29 @@ class Rpc:
     def end(self, status: Status) -> None:
         if self._call is None:
             return
-        completion = Completion(self._call, self._observation)
+        self._end(Completion(self._call, self.observation), status)
+
+    def _end(self, completion: Completion, status: Status) -> None:
         completion.request_bytes, completion.response_bytes = self.request_bytes, self.response_bytes
         completion.grpc_status = status.number
         completion.end(None if status.ok else Ended(str(status)))
+
+
+class CopyRpc(Rpc):
+    """A copy that is mirrored. It takes what time its route allows, and waits for no connection."""
+
+    __slots__ = ("_completion",)
+
+    def __init__(self, runtime: Runtime, copy: Completion, asked: Asked) -> None:
+        self._completion = copy
+        self._set(runtime, replace(asked, timeout=None, wait_for_ready=False), copy.observation)
+
+    def begin(self, snapshot: Snapshot) -> Call:
+        self._call = call = self._completion.call
+        return call
+
+    def end(self, status: Status) -> None:
+        self._end(self._completion, status)
 
 
 class Ended(Exception):

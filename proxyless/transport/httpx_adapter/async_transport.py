@@ -1,6 +1,7 @@
 """The mesh under an ``AsyncClient``: the engine's loop, with asyncio for hands."""
 
 import asyncio
+import contextlib
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
 from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
+from proxyless.transport.mirrors import LONGEST, AsyncMirrors
 from proxyless.transport.pool import fork
 from proxyless.transport.pool.aio import AsyncPools
 from proxyless.transport.runtime import Runtime
@@ -42,6 +44,7 @@ class AsyncMeshTransport(_Base):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._pools = AsyncPools(runtime)
+        self._mirrors = AsyncMirrors()
         self._plain = PlainTransports()
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -70,6 +73,7 @@ class AsyncMeshTransport(_Base):
 
     async def aclose(self) -> None:
         """Close what is idle; connections in use are closed when their response ends."""
+        await self._mirrors.close()
         self._pools.close()
         await self._plain.aclose()
         await asyncio.sleep(0)  # lets the loop hear of the closed sockets before it may end itself
@@ -117,6 +121,8 @@ class AsyncMeshTransport(_Base):
                 match step:
                     case Attempt():
                         exchange.release()
+                        if call.mirrored and step.number == 1:
+                            self._mirror(library, request, content, completion)
                         outcome = await exchange.attempt(step, record.attempts[-1])
                         deciding = clock()
                         call.report(outcome)
@@ -148,6 +154,19 @@ class AsyncMeshTransport(_Base):
         except BaseException:
             exchange.abort()
             raise
+
+    def _mirror(self, library: Library, request: Any, content: bytes | None, completion: Completion) -> None:
+        async def perform(copy: Completion) -> None:
+            # Without what the application waits and listens for.
+            again = library.module.Request(request.method, request.url, content=content)
+            head = copy.observation.request
+            response = await self._perform(library, again, head, content, copy)
+            async with contextlib.aclosing(response.stream) as stream:
+                async for _ in stream:
+                    if copy.response_bytes > LONGEST:
+                        break
+
+        self._mirrors.start(self._runtime, completion.call, completion.observation, perform)
 
     async def _pass_through(self, library: Library, request: Any, completion: Completion) -> Any:
         """A host that the mesh does not know: as the plain library would send it, but seen by telemetry."""

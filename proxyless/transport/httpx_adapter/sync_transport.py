@@ -1,5 +1,6 @@
 """The mesh under a ``Client``: the engine's loop, in the thread that asks."""
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -16,6 +17,7 @@ from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import NetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
 from proxyless.transport.httpx_adapter.sync_attempt import SyncExchange
+from proxyless.transport.mirrors import LONGEST, BlockingMirrors
 from proxyless.transport.pool import fork
 from proxyless.transport.pool.blocking import BlockingPool
 from proxyless.transport.runtime import Runtime
@@ -42,6 +44,7 @@ class MeshTransport(_Base):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._pool = BlockingPool(runtime)
+        self._mirrors = BlockingMirrors()
         self._plain = PlainTransports()
 
     def handle_request(self, request: Any) -> Any:
@@ -70,6 +73,7 @@ class MeshTransport(_Base):
 
     def close(self) -> None:
         """Close what is idle; connections in use are closed when their response ends."""
+        self._mirrors.close()
         self._pool.close()
         self._plain.close()
 
@@ -115,6 +119,8 @@ class MeshTransport(_Base):
                 match step:
                     case Attempt():
                         exchange.release()
+                        if call.mirrored and step.number == 1:
+                            self._mirror(library, request, content, completion)
                         outcome = exchange.attempt(step, record.attempts[-1])
                         deciding = clock()
                         call.report(outcome)
@@ -146,6 +152,18 @@ class MeshTransport(_Base):
         except BaseException:
             exchange.abort()
             raise
+
+    def _mirror(self, library: Library, request: Any, content: bytes | None, completion: Completion) -> None:
+        def perform(copy: Completion) -> None:
+            # Without what the application waits and listens for.
+            again = library.module.Request(request.method, request.url, content=content)
+            response = self._perform(library, again, copy.observation.request, content, copy)
+            with contextlib.closing(response.stream) as stream:
+                for _ in stream:
+                    if copy.response_bytes > LONGEST:
+                        break
+
+        self._mirrors.start(self._runtime, completion.call, completion.observation, perform)
 
     def _pass_through(self, library: Library, request: Any, completion: Completion) -> Any:
         """A host that the mesh does not know: as the plain library would send it, but seen by telemetry."""

@@ -1,5 +1,6 @@
 """What a route does: forward, redirect, answer. An action that we cannot perform becomes ``Refused``."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from proxyless.model.route import (
@@ -10,6 +11,7 @@ from proxyless.model.route import (
     HashHeader,
     HashPolicy,
     HashQuery,
+    Mirror,
     Redirect,
     Refused,
     RegexRewrite,
@@ -17,7 +19,7 @@ from proxyless.model.route import (
     WeightedCluster,
 )
 from proxyless.xds_client.compile import fault
-from proxyless.xds_client.compile.decode import FieldError, has_unknown, seconds, set_fields
+from proxyless.xds_client.compile.decode import FieldError, has_unknown, parts_per_million, seconds, set_fields
 from proxyless.xds_client.compile.headers import mutations
 from proxyless.xds_client.compile.matching import regex, substitution
 from proxyless.xds_client.compile.retry import retry
@@ -32,25 +34,37 @@ _REDIRECT_STATUS = (301, 302, 303, 307, 308)
 
 # Fields of RouteAction that we do not act on. Without them a call is still sent where the rule says.
 _IGNORED = (
-    "request_mirror_policies", "rate_limits", "upgrade_configs",
+    "rate_limits", "upgrade_configs",
     "metadata_match", "cors", "hedge_policy", "internal_redirect_policy", "early_data_policy", "idle_timeout",
     "flush_timeout", "retry_policy_typed_config", "max_grpc_timeout", "grpc_timeout_offset", "include_vh_rate_limits",
 )  # fmt: skip
 
+# Fields of a RequestMirrorPolicy that change where a copy goes or what it says.
+_NOT_MIRRORED = ("cluster_header", "request_headers_mutations", "host_rewrite_literal")
 
-def action(route: Any, vhost_retry: RetryPolicy | None, max_body: int, ignored: list[str], what: str) -> Action:
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a virtual host and its route configuration say for routes that do not say it themselves."""
+
+    retry: RetryPolicy | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    max_body: int = MAX_BODY
+
+
+def action(route: Any, inherited: Inherited, ignored: list[str], what: str) -> Action:
     match route.WhichOneof("action"):
         case "route":
-            return _forward(route.route, vhost_retry, ignored, f"{what}.route")
+            return _forward(route.route, inherited, ignored, f"{what}.route")
         case "redirect":
             return _redirect(route.redirect, f"{what}.redirect")
         case "direct_response":
-            return _direct(route.direct_response, max_body, f"{what}.direct_response")
+            return _direct(route.direct_response, inherited.max_body, f"{what}.direct_response")
         case kind:
             return Refused(f"{what}: action {kind or '(unknown)'} is not supported")
 
 
-def _forward(action: Any, vhost_retry: RetryPolicy | None, ignored: list[str], what: str) -> Action:
+def _forward(action: Any, inherited: Inherited, ignored: list[str], what: str) -> Action:
     ignored += set_fields(action, _IGNORED, what)
     clusters: tuple[WeightedCluster, ...]
     match action.WhichOneof("cluster_specifier"):
@@ -80,7 +94,7 @@ def _forward(action: Any, vhost_retry: RetryPolicy | None, ignored: list[str], w
         timeout=_timeout(action, what),
         retry=retry(action.retry_policy, ignored, f"{what}.retry_policy")
         if action.HasField("retry_policy")
-        else vhost_retry,
+        else inherited.retry,
         prefix_rewrite=action.prefix_rewrite or None,
         regex_rewrite=regex_rewrite(action.regex_rewrite, f"{what}.regex_rewrite")
         if action.HasField("regex_rewrite")
@@ -90,7 +104,30 @@ def _forward(action: Any, vhost_retry: RetryPolicy | None, ignored: list[str], w
         and action.auto_host_rewrite.value,
         hash_policies=_hash_policies(action.hash_policy, ignored, f"{what}.hash_policy"),
         cluster_not_found_status=_CLUSTER_NOT_FOUND.get(int(action.cluster_not_found_response_code), 503),
+        mirrors=mirrors(action, ignored, what) or inherited.mirrors,
     )
+
+
+def mirrors(message: Any, ignored: list[str], what: str) -> tuple[Mirror, ...]:
+    """The ``request_mirror_policies`` of a route's action, a virtual host or a route configuration."""
+    found = []
+    for index, policy in enumerate(message.request_mirror_policies):
+        where = f"{what}.request_mirror_policies[{index}]"
+        strange = set_fields(policy, _NOT_MIRRORED, where)
+        if not policy.cluster or strange:
+            # A copy that is not what was asked for is worse than none.
+            ignored += strange or [where]
+            continue
+        share = policy.runtime_fraction
+        found.append(
+            Mirror(
+                policy.cluster,
+                parts_per_million(share.default_value) if policy.HasField("runtime_fraction") else 1_000_000,
+                shadow_host=not policy.disable_shadow_host_suffix_append,
+                traced=policy.trace_sampled.value if policy.HasField("trace_sampled") else True,
+            )
+        )
+    return tuple(found)
 
 
 def _hash_policies(policies: Any, ignored: list[str], what: str) -> tuple[HashPolicy, ...]:

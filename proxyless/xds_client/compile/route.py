@@ -7,18 +7,17 @@ from typing import Any
 from envoy.config.route.v3 import route_pb2
 
 from proxyless.model.domains import ascii_lower, search, split_port
-from proxyless.model.route import NO_MUTATIONS, Fault, Forward, HeaderMutations, Route, VirtualHost
+from proxyless.model.route import NO_MUTATIONS, Fault, Forward, HeaderMutations, Mirror, Route, VirtualHost
 from proxyless.xds_client.compile import matching, metadata
-from proxyless.xds_client.compile.action import MAX_BODY, action
+from proxyless.xds_client.compile.action import MAX_BODY, Inherited, action, mirrors
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, set_fields
 from proxyless.xds_client.compile.fault import override
 from proxyless.xds_client.compile.headers import mutations
 from proxyless.xds_client.compile.retry import retry
 
-_IGNORED = ("vhds", "internal_only_headers", "cluster_specifier_plugins", "request_mirror_policies", "vhost_header")
+_IGNORED = ("vhds", "internal_only_headers", "cluster_specifier_plugins", "vhost_header")
 _IGNORED_VHOST = (
-    "cors", "hedge_policy", "matcher", "retry_policy_typed_config", "virtual_clusters", "rate_limits",
-    "request_mirror_policies", "require_tls",
+    "cors", "hedge_policy", "matcher", "retry_policy_typed_config", "virtual_clusters", "rate_limits", "require_tls",
 )  # fmt: skip
 # A direct response is kept in memory for as long as the route: what a control plane may ask for is bounded all the
 # same.
@@ -83,6 +82,7 @@ def _configuration(message: Any) -> RouteConfiguration:
         mutations(message, "request", ignored, "route_configuration"),
         mutations(message, "response", ignored, "route_configuration"),
         bool(message.most_specific_header_mutations_wins),
+        mirrors(message, ignored, "route_configuration"),
         max_body,
     )
     if shared.specific_wins:
@@ -114,6 +114,7 @@ class _Shared:
     request_headers: HeaderMutations
     response_headers: HeaderMutations
     specific_wins: bool
+    mirrors: tuple[Mirror, ...]
     max_body: int
 
 
@@ -121,7 +122,7 @@ def _clusters(hosts: list[VirtualHost]) -> Iterator[str]:
     for virtual_host in hosts:
         for route in virtual_host.routes:
             if isinstance(route.action, Forward):
-                yield from (leg.cluster for leg in route.action.clusters)
+                yield from route.action.cluster_names
 
 
 def _joined(first: HeaderMutations, then: HeaderMutations) -> HeaderMutations:
@@ -143,6 +144,7 @@ def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) 
     vhost_retry = (
         retry(message.retry_policy, ignored, f"{what}.retry_policy") if message.HasField("retry_policy") else None
     )
+    inherited = Inherited(vhost_retry, mirrors(message, ignored, what) or shared.mirrors, shared.max_body)
     routes = []
     for index, route in enumerate(message.routes):
         where = f"{what}.routes[{route.name or index}]"
@@ -151,7 +153,7 @@ def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) 
         ignored += set_fields(route, ("tracing", "decorator"), where)
         compiled = Route(
             match,
-            action(route, vhost_retry, shared.max_body, ignored, where),
+            action(route, inherited, ignored, where),
             name=route.name,
             origin=metadata.origin(route.metadata),
             request_headers=mutations(route, "request", ignored, where),
