@@ -16,7 +16,8 @@ class AttemptRecord:
 
     queue: until there was room for it in the pool. resolve, connect, tls: setting up a connection. send: the request.
     wait: from then until the response head. receive: from then until the end of the body. reused: the connection had
-    served before. peer: the SPIFFE ID that the endpoint proved. These are the transport's to fill.
+    served before. peer: the SPIFFE ID that the endpoint proved. grpc_status: its number, where an attempt of a gRPC
+    call ended with one. These are the transport's to fill.
     """
 
     number: int
@@ -34,6 +35,7 @@ class AttemptRecord:
     receive: float | None = None
     reused: bool | None = None
     peer: str | None = None
+    grpc_status: str = ""
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
 from proxyless.telemetry.exporters import metrics_exporters, traces_exporters
+from proxyless.telemetry.grpc_metrics import GrpcMetrics
 from proxyless.telemetry.labels import Own
 from proxyless.telemetry.metrics import Metrics
 from proxyless.telemetry.otlp import Pusher, metrics_data
@@ -23,11 +24,11 @@ log = logging.getLogger("proxyless.telemetry")
 class Exports:
     """The push side of one mesh's telemetry. ``tracer`` is None when no exporter takes spans."""
 
-    def __init__(self, metrics: Metrics, own: Own, environ: Mapping[str, str]) -> None:
+    def __init__(self, metrics: Metrics, grpc: GrpcMetrics | None, own: Own, environ: Mapping[str, str]) -> None:
         resource = _resource(own, environ)
         exporters = [_metric_exporter(name) for name in metrics_exporters(environ)]
         processors = [_span_processor(name) for name in traces_exporters(environ)]
-        self._pusher = Pusher(exporters, partial(metrics_data, metrics, resource), environ) if exporters else None
+        self._pusher = Pusher(exporters, partial(metrics_data, metrics, resource, grpc), environ) if exporters else None
         self.tracer = Tracer(resource, processors) if processors else None
         if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "") == "grpc":
             log.warning(

@@ -12,6 +12,7 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 # Envoy's default histogram buckets, which Istio's histograms use (envoy: source/common/stats/histogram_impl.cc).
 BOUNDS: tuple[float, ...] = (
@@ -41,18 +42,19 @@ OVERFLOW = {"otel_metric_overflow": "true"}
 
 
 class Distribution:
-    """A histogram with ``BOUNDS``."""
+    """A histogram."""
 
-    __slots__ = ("buckets", "maximum", "minimum", "total")
+    __slots__ = ("bounds", "buckets", "maximum", "minimum", "total")
 
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = BOUNDS) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
         self.total = 0.0
         self.minimum = float("inf")
         self.maximum = 0.0
 
     def record(self, value: float) -> None:
-        self.buckets[bisect_left(BOUNDS, value)] += 1
+        self.buckets[bisect_left(self.bounds, value)] += 1
         self.total += value
         # Not min() and max(): every request comes by here three times.
         if value < self.minimum:  # noqa: PLR1730
@@ -61,7 +63,7 @@ class Distribution:
             self.maximum = value
 
     def copy(self) -> "Distribution":
-        other = Distribution()
+        other = Distribution(self.bounds)
         other.buckets, other.total = list(self.buckets), self.total
         other.minimum, other.maximum = self.minimum, self.maximum
         return other
@@ -109,10 +111,10 @@ class Metrics:
 
     def __init__(self, limit: int = MAX_SERIES) -> None:
         self._limit = limit
-        self._reset()
-        _alive.add(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[Hashable, Series] = {}
         self.started = time.time_ns()
@@ -143,12 +145,21 @@ class Metrics:
             return [series.copy() for series in self._series.values()]
 
 
-_alive: "weakref.WeakSet[Metrics]" = weakref.WeakSet()
+class Resettable(Protocol):
+    def reset(self) -> None: ...
+
+
+_alive: "weakref.WeakSet[Resettable]" = weakref.WeakSet()
+
+
+def reset_after_fork(metrics: Resettable) -> None:
+    """In a forked child, as long as it lives."""
+    _alive.add(metrics)
 
 
 def _after_fork() -> None:
     for metrics in list(_alive):
-        metrics._reset()
+        metrics.reset()
 
 
 os.register_at_fork(after_in_child=_after_fork)

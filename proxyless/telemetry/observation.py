@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proxyless.engine.record import CallRecord
+    from proxyless.telemetry.rpc_tracing import RpcSpan
     from proxyless.telemetry.telemetry import Telemetry
     from proxyless.telemetry.tracing import Span
 
@@ -48,18 +49,37 @@ class Connection(NamedTuple):
 class ClientObservation:
     """A call that this workload makes. Call ``end`` once the response body has ended; later calls do nothing."""
 
-    __slots__ = ("_ended", "_telemetry", "request", "request_id", "span", "started", "trace")
+    __slots__ = ("_ended", "_telemetry", "request", "request_id", "rpc", "span", "started", "trace")
 
     def __init__(
-        self, telemetry: Telemetry, request: Request, trace: TraceContext, request_id: str, span: Span | None
+        self,
+        telemetry: Telemetry,
+        request: Request,
+        trace: TraceContext,
+        request_id: str,
+        span: Span | RpcSpan | None,
     ) -> None:
         self._telemetry = telemetry
         self._ended = False
+        self.rpc = False
         self.request = request
         self.trace = trace
         self.request_id = request_id
         self.span = span
         self.started = time.monotonic()
+
+    def watch(self) -> bool:
+        """It is an application's gRPC call. Whether somebody wants to hear of each of its attempts."""
+        self.rpc = True
+        return self.span is not None or self._telemetry.grpc is not None
+
+    def attempt(self, number: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """An attempt of a gRPC call begins, with these headers; it gets those that are returned."""
+        return self._telemetry.attempt(self, number, headers)
+
+    def attempts_over(self, record: CallRecord) -> None:
+        """None of these attempts was the answer, and a call of the engine's with its own attempts follows."""
+        self._telemetry.attempts_over(self, record)
 
     def end(
         self,
@@ -89,16 +109,25 @@ class ClientObservation:
 
 
 class ServerObservation:
-    """A request that this workload serves. ``context`` is what calls made from it continue."""
+    """A request that this workload serves. ``context`` is what calls made from it continue.
 
-    __slots__ = ("_ended", "_telemetry", "connection", "context", "head", "span", "started")
+    method: of a gRPC server, for gRPC's own metrics.
+    """
+
+    __slots__ = ("_ended", "_telemetry", "connection", "context", "head", "method", "span", "started")
 
     def __init__(
-        self, telemetry: Telemetry, head: Request, connection: Connection, context: RequestContext, span: Span | None
+        self,
+        telemetry: Telemetry,
+        head: Request,
+        connection: Connection,
+        context: RequestContext,
+        span: Span | RpcSpan | None,
     ) -> None:
         self._telemetry = telemetry
         self._ended = False
         self.head = head
+        self.method = ""
         self.connection = connection
         self.context = context
         self.span = span

@@ -24,7 +24,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from proxyless.telemetry.metrics import BOUNDS, COUNTER, HISTOGRAMS, Distribution, Metrics, Series
+from proxyless.telemetry.grpc_metrics import GrpcMetrics
+from proxyless.telemetry.metrics import COUNTER, HISTOGRAMS, Distribution, Metrics
 
 log = logging.getLogger("proxyless.telemetry")
 
@@ -34,11 +35,18 @@ _INTERVAL = 60.0
 _CLOSE_TIMEOUT = 3.0
 
 
-def metrics_data(metrics: Metrics, resource: Resource) -> MetricsData | None:
+def metrics_data(metrics: Metrics, resource: Resource, grpc: GrpcMetrics | None = None) -> MetricsData | None:
     """Everything counted so far, None when nothing was."""
+    found = _istio(metrics) + (_grpc(grpc) if grpc is not None else [])
+    if not found:
+        return None
+    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, found, "")], "")])
+
+
+def _istio(metrics: Metrics) -> list[Metric]:
     series = metrics.collect()
     if not series:
-        return None
+        return []
     now, start = time.time_ns(), metrics.started
     # No unit: Istio's names carry theirs, and a backend that appends units would put it there twice.
     counter = Metric(
@@ -52,22 +60,37 @@ def metrics_data(metrics: Metrics, resource: Resource) -> MetricsData | None:
             instrument.name,
             instrument.description,
             "",
-            Histogram([_point(one, pick(one), start, now) for one in series], _CUMULATIVE),
+            Histogram([_point(one.labels, one.count, pick(one), start, now) for one in series], _CUMULATIVE),
         )
         for instrument, pick in HISTOGRAMS
     ]
-    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, [counter, *histograms], "")], "")])
+    return [counter, *histograms]
 
 
-def _point(series: Series, values: Distribution, start: int, now: int) -> HistogramDataPoint:
+def _grpc(metrics: GrpcMetrics) -> list[Metric]:
+    now, start = time.time_ns(), metrics.started
+    found = []
+    for instrument, points in metrics.collect():
+        data: Sum | Histogram
+        if instrument.bounds:
+            filled = [(one.labels, one.count, one.values) for one in points if one.values is not None]
+            data = Histogram([_point(*one, start, now) for one in filled], _CUMULATIVE)
+        else:
+            counted = [NumberDataPoint(dict(one.labels), start, now, one.count) for one in points]
+            data = Sum(counted, _CUMULATIVE, is_monotonic=True)
+        found.append(Metric(instrument.name, instrument.description, instrument.unit, data))
+    return found
+
+
+def _point(labels: Mapping[str, str], count: int, values: Distribution, start: int, now: int) -> HistogramDataPoint:
     return HistogramDataPoint(
-        attributes=series.labels,
+        attributes=dict(labels),
         start_time_unix_nano=start,
         time_unix_nano=now,
-        count=series.count,
+        count=count,
         sum=values.total,
         bucket_counts=values.buckets,
-        explicit_bounds=BOUNDS,
+        explicit_bounds=values.bounds,
         min=values.minimum,
         max=values.maximum,
     )

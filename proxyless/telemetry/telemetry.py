@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxyless.engine.request import Request
 from proxyless.model.spiffe import SpiffeId
-from proxyless.telemetry import access_log, sampling
+from proxyless.telemetry import access_log, grpc_metrics, sampling
 from proxyless.telemetry import labels as label_sets
 from proxyless.telemetry.application import application_span
 from proxyless.telemetry.context import RequestContext, current
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from proxyless.engine.record import CallRecord
     from proxyless.telemetry.export import Exports
     from proxyless.telemetry.prometheus import Prometheus
+    from proxyless.telemetry.rpc_tracing import RpcSpan
     from proxyless.telemetry.tracing import Span
 
 _NO_TRACE = Incoming()
@@ -68,6 +69,7 @@ class Telemetry:
         self.own = label_sets.Own(described, principal, service)
         self.metrics = Metrics()
         self._enabled = self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+        self.grpc = grpc_metrics.from_environment(self._environ) if self._enabled else None
         self._sampling = sampling.from_environment(self._environ)
         self._prometheus: Prometheus | None = None
         self._exports: Exports | None = None
@@ -75,7 +77,7 @@ class Telemetry:
         if self._enabled and (metrics_exporters(self._environ) or traces_exporters(self._environ)):
             from proxyless.telemetry.export import Exports
 
-            self._exports = Exports(self.metrics, self.own, self._environ)
+            self._exports = Exports(self.metrics, self.grpc, self.own, self._environ)
 
     def identify(self, spiffe_id: SpiffeId) -> None:
         """Say which identity this workload proves to its peers, once it has one (its trust domain may be news)."""
@@ -134,12 +136,33 @@ class Telemetry:
             copy.headers += inject(trace)
         return ClientObservation(self, copy, trace, seen.request_id, None)
 
+    def attempt(self, seen: ClientObservation, number: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Called by ``ClientObservation.attempt``. In a trace that we record, an attempt has a span of its own."""
+        if self.grpc is not None:
+            self.grpc.attempt_started(seen.request.path[1:], seen.request.target)
+        if seen.span is None:
+            return headers
+        trace = seen.trace._replace(span_id=new_span_id())
+        cast("RpcSpan", seen.span).attempt(number, trace, seen.trace)
+        return [line for line in headers if line[0] not in TRACE_HEADERS] + inject(trace)
+
+    def attempts_over(self, seen: ClientObservation, record: CallRecord) -> None:
+        """Called by ``ClientObservation.attempts_over``."""
+        if self.grpc is not None:
+            self.grpc.attempts_ended(seen.request.path[1:], seen.request.target, record)
+        if seen.span is not None:
+            cast("RpcSpan", seen.span).end_attempts(record, "")
+
     def end_client(self, seen: ClientObservation, record: CallRecord, ending: Ending) -> None:
         """Called by ``ClientObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
             key, make = label_sets.client(self.own, seen.request, record, ending)
             self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+        if seen.rpc and self.grpc is not None:
+            method, target = seen.request.path[1:], seen.request.target
+            self.grpc.attempts_ended(method, target, record, ending)
+            self.grpc.call_ended(method, target, ending.grpc_status, seconds)
         if seen.span is not None:
             seen.span.end_client(record, ending)
         if access_log.enabled():
@@ -148,11 +171,12 @@ class Telemetry:
     # Requests this workload serves
 
     def begin_server(
-        self, head: Request, connection: Connection, lines: Sequence[tuple[str, str]] | None = None
+        self, head: Request, connection: Connection, lines: Sequence[tuple[str, str]] | None = None, method: str = ""
     ) -> ServerObservation:
         """Start observing a served request. Only an authenticated caller may set a deadline.
 
         lines: those of the headers whose names are in ``READ_HEADERS``, from a caller that has them at hand.
+        method: see ServerObservation.
         """
         if lines is None:
             lines = [line for line in head.headers if line[0] in READ_HEADERS]
@@ -168,7 +192,11 @@ class Telemetry:
             None if waits is None else time.monotonic() + waits,
             connection.peer,
         )
-        return ServerObservation(self, head, connection, context, span)
+        if method and self.grpc is not None:
+            self.grpc.server_started(method)
+        seen = ServerObservation(self, head, connection, context, span)
+        seen.method = method
+        return seen
 
     def end_server(self, seen: ServerObservation, ending: Ending) -> None:
         """Called by ``ServerObservation.end``."""
@@ -176,6 +204,8 @@ class Telemetry:
         if self._enabled:
             key, make = label_sets.server(self.own, seen.head, seen.connection, ending)
             self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+        if seen.method and self.grpc is not None:
+            self.grpc.server_ended(seen.method, ending, seconds)
         if seen.span is not None:
             seen.span.end_server(seen.connection.principal, ending)
         if access_log.enabled():
@@ -190,7 +220,7 @@ class Telemetry:
         if self._prometheus is None:
             from proxyless.telemetry.prometheus import Prometheus
 
-            self._prometheus = Prometheus(self.metrics)
+            self._prometheus = Prometheus(self.metrics, self.grpc)
         return self._prometheus.text()
 
     def close(self) -> None:
@@ -201,7 +231,7 @@ class Telemetry:
 
     def _next(
         self, parent: TraceContext | None, decided: bool | None, formats: Formats, head: Request, *, server: bool
-    ) -> tuple[TraceContext, Span | None]:
+    ) -> tuple[TraceContext, Span | RpcSpan | None]:
         """The trace context that goes on from here, and our span in it if one is recorded.
 
         Without a span of ours the parent goes on as it came, so that what follows hangs under a span that exists.

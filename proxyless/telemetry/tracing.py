@@ -15,7 +15,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from proxyless.engine.record import PHASES
 from proxyless.engine.request import Request
-from proxyless.telemetry.labels import flag_letters
+from proxyless.telemetry import rpc_tracing
+from proxyless.telemetry.labels import flag_letters, protocol
 from proxyless.telemetry.trace_context import TraceContext
 
 if TYPE_CHECKING:
@@ -53,16 +54,31 @@ class Tracer:
             self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("proxyless")
 
-    def start(self, context: TraceContext, parent: TraceContext | None, head: Request, *, server: bool) -> Span:
+    def start(
+        self, context: TraceContext, parent: TraceContext | None, head: Request, *, server: bool
+    ) -> Span | rpc_tracing.RpcSpan:
         """A span named as OpenTelemetry's HTTP conventions ask when no route template is known: by its method."""
+        kind = SpanKind.SERVER if server else SpanKind.CLIENT
+        if protocol(head) == "grpc":
+            span = self.begin(rpc_tracing.method_of(head), context, parent, kind, rpc_tracing.attributes(head))
+            return rpc_tracing.RpcSpan(self, span, head)
+        return Span(self.begin(head.method, context, parent, kind, _attributes(head, server)))
+
+    def begin(
+        self,
+        name: str,
+        context: TraceContext,
+        parent: TraceContext | None,
+        kind: SpanKind,
+        attributes: dict[str, str | int],
+    ) -> api.Span:
         self._ids.next.context = context
-        span = self._tracer.start_span(
-            head.method,
+        return self._tracer.start_span(
+            name,
             context=api.set_span_in_context(api.NonRecordingSpan(_span_context(parent))) if parent else Context(),
-            kind=SpanKind.SERVER if server else SpanKind.CLIENT,
-            attributes=_attributes(head, server),
+            kind=kind,
+            attributes=attributes,
         )
-        return Span(span)
 
     def shutdown(self) -> None:
         self._provider.shutdown()
@@ -120,8 +136,6 @@ class Span:
         span, status, error = self._span, ending.status, ending.error[:_ATTRIBUTE_LIMIT]
         if status:
             span.set_attribute("http.response.status_code", status)
-        if ending.grpc_status:
-            span.set_attribute("rpc.response.status_code", ending.grpc_status)
         span.set_attribute("response_flags", flag_letters(ending.flags))
         if ending.reason:
             span.set_attribute("istio.response_code_details", ending.reason[:_ATTRIBUTE_LIMIT])

@@ -4,13 +4,20 @@ import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from grpc_support import SERVICE, GrpcTestRuntime, SyncEcho, handlers
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from proxyless.model.inbound import MutualTls
+from proxyless.telemetry.grpc_metrics import GrpcMetrics
+from proxyless.telemetry.tracing import Tracer
 from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
 
 
@@ -73,3 +80,47 @@ def test_strict_refuses_them(runtime: GrpcTestRuntime, port: int | None, refused
         error = status(channel, "Call")
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "requires mutual TLS (STRICT)" in dict(error.trailing_metadata())["x-proxyless-reason"]
+
+
+def test_grpcs_own_metrics(runtime: GrpcTestRuntime) -> None:
+    runtime.telemetry.grpc = GrpcMetrics()
+    with serving(runtime) as channel:
+        call(channel, request=b"12345")
+        assert status(channel, "Fail", b"abort").code() is grpc.StatusCode.NOT_FOUND
+        for name in ("Nothing", "Nobody"):
+            assert status(channel, name).code() is grpc.StatusCode.UNIMPLEMENTED
+        text = runtime.telemetry.prometheus().decode()
+    for line in (
+        'grpc_server_call_started_total{grpc_method="test.Echo/Call"} 1.0',
+        'grpc_server_call_started_total{grpc_method="other"} 2.0',
+        'grpc_server_call_duration_seconds_count{grpc_method="other",grpc_status="UNIMPLEMENTED"} 2.0',
+        'grpc_server_call_duration_seconds_count{grpc_method="test.Echo/Fail",grpc_status="NOT_FOUND"} 1.0',
+        'rcvd_total_compressed_message_size_bytes_sum{grpc_method="test.Echo/Call",grpc_status="OK"} 5.0',
+    ):
+        assert line in text
+
+
+def test_spans_of_served_calls(runtime: GrpcTestRuntime) -> None:
+    exported = InMemorySpanExporter()
+    tracer = Tracer(Resource.create({}), [SimpleSpanProcessor(exported)])
+    runtime.telemetry._exports = SimpleNamespace(tracer=tracer, close=tracer.shutdown)  # type: ignore[assignment]
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    asked = (("traceparent", f"00-{trace}-{parent}-01"),)
+    with serving(runtime) as channel:
+        call(channel, metadata=asked)
+        for name, request in (("Fail", b"abort"), ("Fail", b"raise")):
+            with pytest.raises(grpc.RpcError):
+                call(channel, name, request, metadata=asked)
+        call(channel)  # by Istio's default hardly one is sampled that nobody asked for
+    spans = [one for one in exported.get_finished_spans() if one.parent is not None]
+    found = [
+        (one.name, (one.attributes or {})["rpc.response.status_code"], one.status.status_code.name) for one in spans
+    ]
+    assert found == [
+        ("test.Echo/Call", "OK", "UNSET"),
+        # An error of the caller's is none of the server's.
+        ("test.Echo/Fail", "NOT_FOUND", "UNSET"),
+        ("test.Echo/Fail", "UNKNOWN", "ERROR"),
+    ]
+    assert {(one.kind, f"{one.parent.span_id:016x}") for one in spans if one.parent} == {(SpanKind.SERVER, parent)}
+    assert {(one.attributes or {})["rpc.method"] for one in spans} == {"test.Echo/Call", "test.Echo/Fail"}

@@ -28,7 +28,7 @@ class AioAttempt:
 
     def __init__(self, pool: Subchannels[grpc.aio.Channel], step: Attempt, rpc: Rpc, record: AttemptRecord) -> None:
         self._pool = pool
-        self._step = step
+        self._step = rpc.attempt(step)
         self._rpc = rpc
         self._record = record
         self._reading: asyncio.Task[Any] | None = None
@@ -91,6 +91,7 @@ class AioAttempt:
         if reading.exception() is None and reading.result() is not grpc.aio.EOF:
             return self._answered()
         self.status = await self.final()
+        self._record.grpc_status = self.status.number
         consumed = not rpc.request.replayable
         if self.status.ok:
             return Answered(200, [*lines(self.initial), ("grpc-status", "0")])

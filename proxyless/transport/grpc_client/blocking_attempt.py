@@ -27,7 +27,7 @@ class BlockingAttempt:
 
     def __init__(self, pool: Subchannels[grpc.Channel], step: Attempt, rpc: Rpc, record: AttemptRecord) -> None:
         self._pool = pool
-        self._step = step
+        self._step = rpc.attempt(step)
         self._rpc = rpc
         self._record = record
         self._subchannel: Subchannel[grpc.Channel] | None = None
@@ -84,6 +84,7 @@ class BlockingAttempt:
         if self.initial or self._message is not _NOTHING:
             return self._answered()
         self.status = self.final()
+        self._record.grpc_status = self.status.number
         consumed = not rpc.request.replayable
         if expired.is_set() and self.status.code is grpc.StatusCode.CANCELLED:
             return Failed(FailureKind.TIMEOUT, "no response in time", request_sent=True, body_consumed=consumed)

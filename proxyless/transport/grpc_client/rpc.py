@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxyless.engine.call import Call
+from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Attempt
 from proxyless.model.snapshot import Snapshot
@@ -32,15 +33,28 @@ class Asked:
 class Rpc:
     """``begin`` gives the engine's call; with ``wait_for_ready`` there may be several, one after the other."""
 
-    __slots__ = ("_call", "_runtime", "asked", "deadline", "observation", "request", "request_bytes", "response_bytes")
+    __slots__ = (
+        "_call",
+        "_runtime",
+        "_watched",
+        "asked",
+        "deadline",
+        "observation",
+        "request",
+        "request_bytes",
+        "response_bytes",
+    )
+    observation: ClientObservation
 
     def __init__(self, runtime: Runtime, target: str, method: str, asked: Asked) -> None:
         request = Request("POST", target, method, headers=[*OWN, *lines(asked.metadata)])
         if asked.timeout is not None:
             request.deadline = time.monotonic() + asked.timeout
         self._set(runtime, asked, runtime.telemetry.begin_client(request))
+        self._watched = self.observation.watch()
 
     def _set(self, runtime: Runtime, asked: Asked, observation: ClientObservation) -> None:
+        self._watched = False
         self._runtime = runtime
         self.asked = asked
         self.observation = observation
@@ -52,6 +66,8 @@ class Rpc:
     def begin(self, snapshot: Snapshot) -> Call:
         if self._call is not None:
             self._call.finish()
+            if self._watched:
+                self.observation.attempts_over(self._call.record)
         started = time.monotonic()
         self._call = call = self._runtime.engine.call(snapshot, self.request)
         call.record.policy = time.monotonic() - started
@@ -61,6 +77,12 @@ class Rpc:
         """Seconds until the deadline, never below 0; None for no limit."""
         deadline = self._call.deadline if self._call is not None else self.deadline
         return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def attempt(self, step: Attempt) -> Attempt:
+        """The step as telemetry wants it sent."""
+        if not self._watched:
+            return step
+        return step._replace(headers=self.observation.attempt(step.number, step.headers))
 
     def arguments(self, step: Attempt) -> dict[str, Any]:
         """For grpcio's call of an attempt. All the time that is left goes on the wire as ``grpc-timeout``."""
@@ -80,6 +102,9 @@ class Rpc:
 
     def end(self, status: Status) -> None:
         if self._call is None:
+            # Nothing was decided: the mesh has no answer about the target, or nobody waited for it.
+            record = CallRecord(self.request.target, self.observation.started, reason=status.details)
+            self.observation.end(record, error=str(status), grpc_status=status.number)
             return
         self._end(Completion(self._call, self.observation), status)
 

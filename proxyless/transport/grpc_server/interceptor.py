@@ -37,9 +37,10 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(_unauthenticated(handler_call_details))
-        return wrap(handler or NOBODY_ASYNC, functools.partial(self._begin, handler_call_details.method))
+        begin = functools.partial(self._begin, handler_call_details.method, handler is not None)
+        return wrap(handler or NOBODY_ASYNC, begin)
 
-    def _begin(self, method: str, context: Any, sizes: Sizes) -> tuple[Rpc, tuple[Any, ...]]:
+    def _begin(self, method: str, known: bool, context: Any, sizes: Sizes) -> tuple[Rpc, tuple[Any, ...]]:
         served = self._callers.lookup(context.peer())
         problem = ""
         if served is None:
@@ -49,6 +50,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             served,
             self._runtime.snapshot().inbound.get(served.port),
             method=method,
+            known=known,
             received=context.invocation_metadata() or (),
             waits=context.time_remaining(),
             sizes=sizes,
@@ -69,9 +71,10 @@ class ForeignInterceptor(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(_unauthenticated(handler_call_details))
-        return wrap(handler or NOBODY_SYNC, functools.partial(self._begin, handler_call_details.method))
+        begin = functools.partial(self._begin, handler_call_details.method, handler is not None)
+        return wrap(handler or NOBODY_SYNC, begin)
 
-    def _begin(self, method: str, context: Any, sizes: Sizes) -> tuple[Rpc, tuple[Any, ...]]:
+    def _begin(self, method: str, known: bool, context: Any, sizes: Sizes) -> tuple[Rpc, tuple[Any, ...]]:
         peer, inbound = context.peer(), self._runtime.snapshot().inbound
         served = anonymous(peer)
         rpc = Rpc(
@@ -79,6 +82,7 @@ class ForeignInterceptor(grpc.ServerInterceptor):
             served,
             strictest(inbound.values()) if self._port is None else inbound.get(self._port),
             method=method,
+            known=known,
             received=context.invocation_metadata() or (),
             waits=context.time_remaining(),
             sizes=sizes,

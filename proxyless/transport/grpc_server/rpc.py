@@ -13,6 +13,7 @@ from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
 from proxyless.model.inbound import InboundListener
 from proxyless.telemetry.application import serving
+from proxyless.telemetry.grpc_metrics import OTHER
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.telemetry.telemetry import READ_HEADERS
@@ -63,7 +64,8 @@ class Sizes:
 class Rpc:
     """One RPC, judged. refusal: set if its servicer must not have it. metadata: the servicer's.
 
-    received, waits: its metadata, and the seconds its caller waits. problem: why it must be refused in any case.
+    received, waits: its metadata, and the seconds its caller waits. known: somebody serves the method. problem: why it
+    must be refused in any case.
     """
 
     __slots__ = ("_ended", "_seen", "_served", "_sizes", "metadata", "refusal")
@@ -78,6 +80,7 @@ class Rpc:
         received: Metadata,
         waits: float | None,
         sizes: Sizes,
+        known: bool = True,
         problem: str = "",
     ) -> None:
         facts = served.facts
@@ -89,7 +92,9 @@ class Rpc:
         self._served = served
         self._sizes = sizes
         self._ended = False
-        self._seen: ServerObservation = runtime.telemetry.begin_server(head, facts.observed, lines)
+        self._seen: ServerObservation = runtime.telemetry.begin_server(
+            head, facts.observed, lines, method[1:] if known else OTHER
+        )
         verdict = _judge(served, listener, head, problem)
         self.refusal = Refusal(verdict) if isinstance(verdict, Respond) else None
         if isinstance(verdict, Allow) and verdict is not ALLOW:
