@@ -244,6 +244,29 @@ def test_circuit_breaker(backend: Start) -> None:
         until("its end", lambda: perform("sync", runtime, "unary_unary", "Unary", b"").code is OK)
 
 
+def test_requests_per_connection(api: str, backend: Start) -> None:
+    """``context.peer()`` tells the connections apart."""
+    server = backend()
+    server._who = lambda request, context: context.peer().encode()  # type: ignore[method-assign]
+    runtime = FakeRuntime(world([cluster(server.port, max_requests_per_connection=2, idle_timeout=60.0)]))
+    path, peers = "/test.Echo/Who", []
+    if api == "sync":
+        with MeshChannel(runtime, TARGET) as channel:
+            for _ in range(5):
+                peers.append(channel.unary_unary(path)(b"", timeout=PATIENCE))
+            assert len(channel.pool.channels()) == 1
+    else:
+
+        async def scenario() -> None:
+            async with AioMeshChannel(runtime, TARGET) as channel:
+                for _ in range(5):
+                    peers.append(await channel.unary_unary(path)(b"", timeout=PATIENCE))
+                assert len(channel.pool.channels()) == 1
+
+        asyncio.run(scenario())
+    assert peers[0] == peers[1] != peers[2] == peers[3] != peers[4]
+
+
 def test_a_host_that_the_mesh_does_not_know(api: str, backend: Start) -> None:
     server = backend()
     runtime = FakeRuntime(world([cluster()]))

@@ -142,7 +142,7 @@ class AioMeshChannel(grpc.aio.Channel):
                 peer = self.pool.peer(endpoint)
                 if peer is None and endpoint.tls is not None:
                     continue
-                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer))
+                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer, counted=False))
             except ProxylessError:
                 continue
 

@@ -166,7 +166,7 @@ class MeshChannel(grpc.Channel):
                 peer = self.pool.peer(endpoint)
                 if peer is None and endpoint.tls is not None:
                     peer = self.pool.learn(endpoint, cluster.connect_timeout)
-                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer))
+                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer, counted=False))
             except ProxylessError:
                 continue
 

@@ -27,13 +27,14 @@ MOST_AHEAD = 16
 
 @dataclass(slots=True)
 class Subchannel(Generic[C]):
-    """retired: takes no further call, and is closed with the last that it has."""
+    """calls: under way. taken: all that there were. retired: takes none any more, and is closed with its last."""
 
     channel: C
     key: _Key
     generation: int
     passthrough: bool = False
     calls: int = 0
+    taken: int = 0
     used: float = 0.0
     retired: bool = False
 
@@ -80,8 +81,13 @@ class Subchannels(Generic[C]):
                     for one in [one for one in self._open.values() if one.key[:2] == (endpoint.key, endpoint.tls)]:
                         self._retire(one)
 
-    def take(self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None) -> Subchannel[C]:
-        """peer: of ``peer`` or ``learn``, None in plaintext only. Raises NotReadyError without trust in anybody."""
+    def take(
+        self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None, *, counted: bool = True
+    ) -> Subchannel[C]:
+        """peer: of ``peer`` or ``learn``, None in plaintext only. counted: it is for a call, not for its connection.
+
+        Raises NotReadyError without trust in anybody.
+        """
         tls, now = endpoint.tls, time.monotonic()
         assert (tls is None) == (peer is None)
         generation = generation_of(self.identity, tls)
@@ -101,6 +107,10 @@ class Subchannels(Generic[C]):
                 found = self._open[key] = Subchannel(made, key, generation, passes)
             found.calls += 1
             found.used = now
+            if counted:
+                found.taken += 1
+                if found.taken == cluster.max_requests_per_connection:
+                    self._retire(found)
             return found
 
     def done(self, subchannel: Subchannel[C]) -> None:
