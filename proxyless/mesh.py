@@ -97,13 +97,17 @@ class Mesh:
         *,
         options: "Sequence[tuple[str, Any]]" = (),
         compression: "grpc.Compression | None" = None,
+        interceptors: "Sequence[grpc.aio.ClientInterceptor]" = (),
     ) -> "grpc.aio.Channel":
         """A channel to ``host:port`` for stubs of ``grpc.aio``, for one event loop.
 
-        options, compression: grpcio's, for all its connections. Raises ConfigurationError for what is no target, and
-        where grpcio is not installed (``pip install 'proxyless[grpc]'``). Calls raise ``grpc.aio.AioRpcError``.
+        options, compression: grpcio's, for all its connections. interceptors: grpcio's, around its calls. Raises
+        ConfigurationError for what is no target, and where grpcio is not installed
+        (``pip install 'proxyless[grpc]'``). Calls raise ``grpc.aio.AioRpcError``.
         """
-        made: grpc.aio.Channel = _grpc_client().AioMeshChannel(self.runtime, target, tuple(options), compression)
+        made: grpc.aio.Channel = _grpc_client().AioMeshChannel(
+            self.runtime, target, tuple(options), compression, interceptors
+        )
         return made
 
     def grpc_channel_sync(

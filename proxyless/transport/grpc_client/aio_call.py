@@ -150,6 +150,11 @@ class _StreamRequest(_Base):
         if self.done():
             self._raise(self._rpc.status.result())
 
+    @property
+    def _done_writing_flag(self) -> bool:
+        """What grpcio's runner of interceptors asks of a call before it writes."""
+        return self._rpc.outgoing.ended
+
     async def done_writing(self) -> None:
         self._may_write()
         self._rpc.done_writing()

@@ -2,6 +2,7 @@
 
 import asyncio
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import grpc
 
 from proxyless.model.errors import ProxylessError
 from proxyless.transport.grpc_client import aio_call
+from proxyless.transport.grpc_client.aio_interceptors import Intercepted
 from proxyless.transport.grpc_client.aio_rpc import AioRpc
 from proxyless.transport.grpc_client.connectivity import combined
 from proxyless.transport.grpc_client.credentials import Options
@@ -24,12 +26,17 @@ _LOOK_AGAIN = 0.02
 class AioMeshChannel(grpc.aio.Channel):
     """For one event loop, as every ``grpc.aio.Channel``; any number of stubs may share it.
 
-    target: ``host:port``. options, compression: grpcio's, for the connections that are made. Raises
-    ConfigurationError for what is no such target.
+    target: ``host:port``. options, compression: grpcio's, for the connections that are made. interceptors: as
+    ``grpc.aio.insecure_channel`` takes them. Raises ConfigurationError for what is no such target.
     """
 
     def __init__(
-        self, runtime: Runtime, target: str, options: Options = (), compression: grpc.Compression | None = None
+        self,
+        runtime: Runtime,
+        target: str,
+        options: Options = (),
+        compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     ) -> None:
         self.runtime = runtime
         self.target = parse(target)
@@ -37,6 +44,7 @@ class AioMeshChannel(grpc.aio.Channel):
         self._closing: set[asyncio.Task[None]] = set()
         self._calls: weakref.WeakSet[AioRpc] = weakref.WeakSet()
         self._closed = False
+        self._intercepted = Intercepted(interceptors) if interceptors else None
         self._mirrors = AsyncMirrors()
         self.pool: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make, self._end, tuple(options))
 
@@ -54,8 +62,8 @@ class AioMeshChannel(grpc.aio.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> "UnaryUnary":
-        return UnaryUnary(self, method, request_serializer, response_deserializer)
+    ) -> Any:
+        return self._method("unary_unary", method, UnaryUnary(self, method, request_serializer, response_deserializer))
 
     def unary_stream(
         self,
@@ -63,8 +71,10 @@ class AioMeshChannel(grpc.aio.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> "UnaryStream":
-        return UnaryStream(self, method, request_serializer, response_deserializer)
+    ) -> Any:
+        return self._method(
+            "unary_stream", method, UnaryStream(self, method, request_serializer, response_deserializer)
+        )
 
     def stream_unary(
         self,
@@ -72,8 +82,10 @@ class AioMeshChannel(grpc.aio.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> "StreamUnary":
-        return StreamUnary(self, method, request_serializer, response_deserializer)
+    ) -> Any:
+        return self._method(
+            "stream_unary", method, StreamUnary(self, method, request_serializer, response_deserializer)
+        )
 
     def stream_stream(
         self,
@@ -81,8 +93,13 @@ class AioMeshChannel(grpc.aio.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> "StreamStream":
-        return StreamStream(self, method, request_serializer, response_deserializer)
+    ) -> Any:
+        return self._method(
+            "stream_stream", method, StreamStream(self, method, request_serializer, response_deserializer)
+        )
+
+    def _method(self, kind: str, name: str, method: "_Method") -> Any:
+        return method if self._intercepted is None else self._intercepted.method(kind, name, method)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Of all connections together, as gRPC's round_robin combines them. Lower are those that no call needed."""
@@ -113,6 +130,8 @@ class AioMeshChannel(grpc.aio.Channel):
             await asyncio.wait(under_way, timeout=grace)
         for call in list(self._calls):
             call.cancel()
+        if self._intercepted is not None:
+            await self._intercepted.close()
         await self._mirrors.close()
         await asyncio.sleep(0)
         for channel in self.pool.close():
