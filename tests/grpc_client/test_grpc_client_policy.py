@@ -321,3 +321,35 @@ def test_telemetry(api: str, backend: Start) -> None:
             status = line.partition('grpc_response_status="')[2].partition('"')[0]
             found[status] = found.get(status, 0) + float(line.rpartition(" ")[2])
     assert found == {"0": 2, "5": 1, "4": 1}
+
+
+def test_endpoints_are_connected_to_before_they_are_needed(api: str, backend: Start) -> None:
+    servers = [backend() for _ in range(3)]
+    runtime = FakeRuntime(world([cluster(*(server.port for server in servers))]))
+    late = backend()
+    more = world([cluster(late.port, *(server.port for server in servers))])
+    path, ready = "/test.Echo/Unary", grpc.ChannelConnectivity.READY
+    if api == "sync":
+        with MeshChannel(runtime, TARGET) as channel:
+
+            def connected(count: int) -> bool:
+                # Not ``subscribe``, which would connect by itself.
+                found: list[Any] = [getattr(one, "_channel") for one in channel.pool.channels()]  # noqa: B009
+                return [one.check_connectivity_state(False) for one in found].count(ready.value[0]) == count
+
+            for count in (3, 4):
+                channel.unary_unary(path)(b"", timeout=PATIENCE)
+                until("connections", lambda count=count: connected(count))  # type: ignore[misc]
+                runtime.world = more
+    else:
+
+        async def scenario() -> None:
+            async with AioMeshChannel(runtime, TARGET) as aio:
+                for count in (3, 4):
+                    await aio.unary_unary(path)(b"", timeout=PATIENCE)
+                    while [one.get_state() for one in aio.pool.channels()].count(ready) < count:
+                        await asyncio.sleep(0.01)
+                    runtime.world = more
+
+        asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert sum(len(server.calls) for server in (*servers, late)) == 2

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import grpc
 
+from proxyless.model.cluster import Cluster, Endpoint
 from proxyless.model.errors import ProxylessError
+from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.transport.grpc_client import aio_call
 from proxyless.transport.grpc_client.aio_interceptors import Intercepted
 from proxyless.transport.grpc_client.aio_rpc import AioRpc
@@ -46,11 +48,14 @@ class AioMeshChannel(grpc.aio.Channel):
         self._closed = False
         self._intercepted = Intercepted(interceptors) if interceptors else None
         self._mirrors = AsyncMirrors()
+        self._warmed = EMPTY
         self.pool: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make, self._end, tuple(options))
 
     def begin(self, method: str, request: bytes | None, asked: Asked, *, unary: bool) -> AioRpc:
         if self._closed:
             raise grpc.aio.UsageError("Channel is closed.")
+        if (snapshot := self.runtime.snapshot()) is not self._warmed:
+            self._warm(snapshot)
         rpc = Rpc(self.runtime, self.target, method, asked)
         call = AioRpc(self.runtime, self.pool, rpc, request, unary=unary, mirrors=self._mirrors)
         self._calls.add(call)
@@ -150,20 +155,36 @@ class AioMeshChannel(grpc.aio.Channel):
     ) -> None:
         await self.close()
 
+    def _warm(self, snapshot: Snapshot) -> None:
+        """A call finds its endpoint connected, unless it is the first: as gRPC's round_robin connects to all."""
+        if snapshot.listeners.get(self.target) is None:
+            return
+        self._warmed = snapshot
+        loop = asyncio.get_running_loop()
+        for cluster, endpoint in self.pool.cold(snapshot, self.target):
+            loop.call_soon(self._connect_to, cluster, endpoint)
+
+    def _connect_to(self, cluster: Cluster, endpoint: Endpoint) -> None:
+        """In the background, where that needs no question to the endpoint."""
+        if self._closed:
+            return
+        try:
+            peer = self.pool.peer(endpoint)
+            if peer is None and endpoint.tls is not None:
+                return
+            subchannel = self.pool.take(endpoint, cluster, self.target, peer, counted=False)
+        except ProxylessError:
+            return  # whoever calls it will hear why
+        subchannel.channel.get_state(try_to_connect=True)
+        self.pool.done(subchannel)
+
     def _connect(self) -> None:
-        """Connections are made in the background, ahead of calls, where that needs no question to the endpoint."""
         snapshot = self.runtime.snapshot()
         if self.target not in snapshot.listeners:
             self.runtime.resolve(self.target)
             return
         for cluster, endpoint in ahead(snapshot, self.target):
-            try:
-                peer = self.pool.peer(endpoint)
-                if peer is None and endpoint.tls is not None:
-                    continue
-                self.pool.done(self.pool.take(endpoint, cluster, self.target, peer, counted=False))
-            except ProxylessError:
-                continue
+            self._connect_to(cluster, endpoint)
 
     def _make(self, address: str, credentials: grpc.ChannelCredentials | None, options: Options) -> grpc.aio.Channel:
         if credentials is None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from proxyless.model.cluster import Cluster, Endpoint
 from proxyless.model.errors import ProxylessError
+from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.transport.grpc_client.blocking_call import MeshCall
 from proxyless.transport.grpc_client.connectivity import combined
 from proxyless.transport.grpc_client.credentials import Options
@@ -46,11 +48,14 @@ class MeshChannel(grpc.Channel):
         self._watchers: dict[Callable[[grpc.ChannelConnectivity], None], threading.Event] = {}
         self._closed = False
         self._mirrors = BlockingMirrors()
+        self._warmed = EMPTY
         self.pool: Subchannels[grpc.Channel] = Subchannels(runtime, self._make, _end, tuple(options))
 
     def begin(self, method: "_Method", request: bytes | Iterator[Any], asked: Asked, *, unary: bool) -> MeshCall:
         if self._closed:
             raise ValueError("Cannot invoke RPC on closed channel!")
+        if (snapshot := self.runtime.snapshot()) is not self._warmed:
+            self._warm(snapshot)
         call = MeshCall(
             self.runtime,
             self.pool,
@@ -156,6 +161,30 @@ class MeshChannel(grpc.Channel):
     ) -> None:
         self.close()
 
+    def _warm(self, snapshot: Snapshot) -> None:
+        """A call finds its endpoint connected, unless it is the first: as gRPC's round_robin connects to all."""
+        if snapshot.listeners.get(self.target) is None:
+            return
+        self._warmed = snapshot
+        if cold := self.pool.cold(snapshot, self.target):
+            threading.Thread(target=self._warm_all, args=(cold,), name="proxyless-grpc-warm", daemon=True).start()
+
+    def _warm_all(self, cold: list[tuple[Cluster, Endpoint]]) -> None:
+        for cluster, endpoint in cold:
+            try:
+                peer = self.pool.peer(endpoint)
+                if peer is None and endpoint.tls is not None:
+                    peer = self.pool.learn(endpoint, cluster.connect_timeout)
+                subchannel = self.pool.take(endpoint, cluster, self.target, peer, counted=False)
+            except ProxylessError:
+                continue  # whoever calls it will hear why
+            _connect_now(subchannel.channel)
+            self.pool.done(subchannel)
+            if self._closed:
+                break
+        if self._closed:
+            self.pool.close()  # it may have been too early for what was made here
+
     def _connect(self) -> None:
         snapshot = self.runtime.snapshot()
         if self.target not in snapshot.listeners:
@@ -174,6 +203,12 @@ class MeshChannel(grpc.Channel):
         if credentials is None:
             return grpc.insecure_channel(address, options, self._compression)
         return grpc.secure_channel(address, credentials, options, self._compression)
+
+
+def _connect_now(channel: Any) -> None:
+    # All that grpcio has for it in public starts a thread, which dies of an exception if the channel is closed.
+    if (inner := getattr(channel, "_channel", None)) is not None:
+        inner.check_connectivity_state(True)
 
 
 class _State:

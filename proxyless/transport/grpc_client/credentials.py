@@ -49,8 +49,6 @@ def options(cluster: Cluster, authority: str, name: str | None, asked: Options) 
         # Retries and timeouts are the mesh's, not a TXT record's.
         ("grpc.service_config_disable_resolution", 1),
     ]
-    if cluster.idle_timeout:
-        found.insert(0, ("grpc.client_idle_timeout_ms", max(1, int(cluster.idle_timeout * 1000))))
     if cluster.kind is not ClusterKind.PASSTHROUGH:
         found.append(("grpc.enable_http_proxy", 0))
     if name is None:

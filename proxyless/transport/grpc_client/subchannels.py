@@ -121,6 +121,13 @@ class Subchannels(Generic[C]):
         if last:
             self._close(subchannel.channel)
 
+    def cold(self, snapshot: Snapshot, target: str) -> list[tuple[Cluster, Endpoint]]:
+        """Endpoints that calls to ``target`` may go to, and that have no subchannel. None where there is only one: the
+        first call connects to that itself.
+        """
+        found = ahead(snapshot, target, as_dialled=True)
+        return [one for one in found if (one[1].key, one[1].tls, target) not in self._open] if len(found) > 1 else []
+
     def channels(self) -> list[C]:
         with self._lock:
             return [one.channel for one in self._open.values()]
@@ -151,8 +158,10 @@ class Subchannels(Generic[C]):
                 self._retire(one)
 
 
-def ahead(snapshot: Snapshot, target: str) -> list[tuple[Cluster, Endpoint]]:
-    """Endpoints that calls to ``target`` may go to, by its routes."""
+def ahead(snapshot: Snapshot, target: str, *, as_dialled: bool = False) -> list[tuple[Cluster, Endpoint]]:
+    """Endpoints that calls to ``target`` may go to, by its routes. as_dialled: without those of routes that change the
+    authority, which have connections of their own.
+    """
     listener = snapshot.listeners.get(target)
     if listener is None or listener.virtual_host is None:
         return []
@@ -161,6 +170,7 @@ def ahead(snapshot: Snapshot, target: str) -> list[tuple[Cluster, Endpoint]]:
         for route in listener.virtual_host.routes
         if isinstance(route.action, Forward)
         for leg in route.action.clusters
+        if leg.weight and not (as_dialled and (route.action.host_rewrite or leg.host_rewrite))
     }
     found = [
         (cluster, endpoint)
