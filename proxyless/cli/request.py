@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 130  # nothing to show: Ctrl-C came before the first answer
     _show(arguments, done)
     if arguments.explain:
-        _print_phases(_summary(done)["phases"], arguments.repeat > 1)
+        print_phases(summary(done)["phases"], arguments.repeat > 1)
     if interrupt.asked:
         return 130
     return 1 if any(one["error"] for one in done) else 0
@@ -80,23 +80,34 @@ def _send_all(
 
 
 def _run_grpc(arguments: argparse.Namespace) -> int:
-    if arguments.url is not None or arguments.repeat > 1:
-        raise UsageError("a gRPC call is made once: proxyless request grpc://HOST[:PORT]/SERVICE/METHOD -d '{...}'")
+    """0 if every call ended with OK, 1 if one did not, 130 for Ctrl-C, after what was done."""
+    if arguments.url is not None:
+        raise UsageError("write only the URL: proxyless request grpc://HOST[:PORT]/SERVICE/METHOD -d '{...}'")
     need_grpc()
-    from proxyless.cli import request_grpc
+    from proxyless.cli.request_grpc import Calls
 
-    with _warnings_once(), mesh_of(arguments) as mesh:
-        mesh.wait_ready(READY_TIMEOUT)
-        return request_grpc.run(arguments, mesh, arguments.method)
+    with _warnings_once(), Interrupt() as interrupt, mesh_of(arguments) as mesh:
+        calls = Calls(arguments, mesh, interrupt)
+        interrupt.run(calls.run)
+        if interrupt.asked:
+            calls.cancel()
+    done = calls.done
+    if done and (arguments.repeat > 1 or arguments.output == "json"):
+        _show(arguments, done)
+    if arguments.explain and done:
+        print_phases(summary(done)["phases"], arguments.repeat > 1)
+    if interrupt.asked:
+        return 130
+    return 0 if all(one["status"] == "OK" for one in done) else 1
 
 
 def _show(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
     if arguments.repeat > 1:
-        summary = _summary(done)
+        told = summary(done)
         if arguments.output == "json":
-            output.as_json({"summary": summary, "requests": done})
+            output.as_json({"summary": told, "requests": done})
         else:
-            _print_summary(summary)
+            print_summary(told)
     elif arguments.output == "json":
         output.as_json(done[0])
     else:
@@ -159,7 +170,7 @@ def _send(client: httpx2.Client, arguments: argparse.Namespace, headers: list[tu
         "headers": answer.headers.multi_items(),
         **_body(answer.content),
         "seconds": time.perf_counter() - started,
-        **(_decision(record) if record is not None else {}),
+        **(decision(record) if record is not None else {}),
     }
 
 
@@ -171,7 +182,7 @@ def _body(content: bytes) -> dict[str, str]:
         return {"body_base64": base64.b64encode(content).decode()}
 
 
-def _decision(record: CallRecord) -> dict[str, Any]:
+def decision(record: CallRecord) -> dict[str, Any]:
     last = record.attempts[-1] if record.attempts else None
     return {
         "endpoint": str(last.endpoint) if last else None,
@@ -197,7 +208,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
     }
 
 
-def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(done: list[dict[str, Any]]) -> dict[str, Any]:
     answered = [one for one in done if not one["error"]]
     seconds = sorted(one["seconds"] for one in answered)
 
@@ -236,18 +247,18 @@ def _print(one: dict[str, Any]) -> None:
         output.data(body)
 
 
-def _print_phases(phases: dict[str, float | None], several: bool) -> None:
+def print_phases(phases: dict[str, float | None], several: bool) -> None:
     """On stderr, as what ``--explain`` says before."""
     times = ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in phases.items() if value is not None)
     if times:
         output.message(f"time{' (medians)' if several else ''}: {times}")
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def print_summary(told: dict[str, Any]) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for what in ("statuses", "clusters", "endpoints", "errors"):
-        for value, count in summary[what].items():
-            rows.append((what, value, str(count), f"{count / summary['requests']:.1%}"))
+        for value, count in told[what].items():
+            rows.append((what, value, str(count), f"{count / told['requests']:.1%}"))
     output.table(("", "VALUE", "REQUESTS", "SHARE"), rows)
-    times = ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in summary["seconds"].items() if value is not None)
-    output.message(f"{summary['requests']} requests, {summary['retries']} retries, {times}")
+    times = ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in told["seconds"].items() if value is not None)
+    output.message(f"{told['requests']} requests, {told['retries']} retries, {times}")

@@ -1,7 +1,11 @@
 """``proxyless request grpc://...`` calls a servicer of the mesh by its reflection."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_mesh import LocalMesh, until
@@ -9,6 +13,15 @@ from local_mesh import LocalMesh, until
 from proxyless.cli.demo.processes import DemoError
 
 APPS = Path(__file__).parent / "apps"
+
+
+def messages(text: str) -> list[Any]:
+    found = []
+    while text := text.lstrip():
+        one, end = json.JSONDecoder().raw_decode(text)
+        found.append(one)
+        text = text[end:]
+    return found
 
 
 def test_a_call_from_json_to_json(local: LocalMesh) -> None:
@@ -28,12 +41,37 @@ def test_a_call_from_json_to_json(local: LocalMesh) -> None:
     assert said["peer"] == "spiffe://cluster.local/ns/default/sa/person"
     told = local.json("request", "grpc://greeter/test.Greeter/Hello", *us)
     assert told["status"] == "OK" and told["response"]["message"] == "hello "
+    assert told["peer"].endswith("/sa/greeter") and len(told["attempts"]) == 1
+    told = local.json("request", "grpc://greeter/test.Greeter/Many", "-d", '{"name": "m"}', *us)
+    assert [one["message"] for one in told["responses"]] == ["m 0", "m 1", "m 2"]
+    # What the command itself asks: the one method here that takes a stream.
+    both = ("grpc://greeter/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "-d")
+    found = messages(local.run("request", *both, '{"listServices": ""} {"fileContainingSymbol": "test.Greeter"}', *us))
+    assert ["listServicesResponse" in found[0], "fileDescriptorResponse" in found[1]] == [True, True]
+    told = local.json("request", "grpc://greeter/test.Greeter/Hello", "--repeat", "3", *us)
+    assert told["summary"]["statuses"] == {"OK": 3} and len(told["requests"]) == 3
+    assert sum(told["summary"]["endpoints"].values()) == 3
     for url, data, problem in (
         ("grpc://greeter/test.Nobody/Hello", "{}", "the server has: .*test.Greeter"),
         ("grpc://greeter/test.Greeter/Nothing", "{}", "it has: Hello, Many, Slow"),
-        ("grpc://greeter/test.Greeter/Many", "{}", "streams"),
+        ("grpc://greeter/test.Greeter/Hello", "{} {}", "-d has 2 messages, but test.Greeter.Hello takes one"),
         ("grpc://greeter/test.Greeter/Hello", '{"nome": 1}', "-d is no test.HelloRequest"),
         ("grpc://greeter", "{}", "is not grpc://HOST"),
     ):
         with pytest.raises(DemoError, match=problem):
             local.run("request", url, "-d", data, *us)
+    watch = ("request", "grpc://greeter/grpc.health.v1.Health/Watch", *us)
+    assert interrupted(local, *watch, "-d", '{"service": "test.Greeter"}') == 130
+
+
+def interrupted(local: LocalMesh, *command: str) -> int:
+    """The exit status of a command that is told to stop once it has said something."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxyless", *command], env=local.processes.environment, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            return process.wait(60)
+        finally:
+            process.kill()

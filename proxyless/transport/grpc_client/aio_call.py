@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from proxyless.engine.record import CallRecord
 from proxyless.transport.grpc_client.aio_rpc import AioRpc, feed
 from proxyless.transport.grpc_client.status import Status
 
@@ -24,6 +25,11 @@ class _Base:
         rpc = getattr(self, "_rpc", None)
         if rpc is not None and not rpc.status.done() and not rpc.loop.is_closed():
             rpc.loop.call_soon_threadsafe(rpc.cancel)  # forgotten by the application
+
+    @property
+    def proxyless(self) -> CallRecord | None:
+        """What the mesh did about this call; None before it decided anything."""
+        return self._rpc.rpc.record
 
     def cancelled(self) -> bool:
         status = self._rpc.status

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from proxyless.engine.call import Call
+from proxyless.engine.record import CallRecord
 from proxyless.engine.steps import Attempt, Delay, Outcome
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
@@ -240,6 +241,11 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         for callback in callbacks:
             _run(callback)
         return True
+
+    @property
+    def proxyless(self) -> CallRecord | None:
+        """What the mesh did about this call; None before it decided anything."""
+        return self._rpc.record
 
     # ---- grpc.Call
 

@@ -78,6 +78,11 @@ class Rpc:
         deadline = self._call.deadline if self._call is not None else self.deadline
         return None if deadline is None else max(0.0, deadline - time.monotonic())
 
+    @property
+    def record(self) -> CallRecord | None:
+        """What the mesh did, as far as it went; None before there was a decision."""
+        return self._call.record if self._call is not None else None
+
     def attempt(self, step: Attempt) -> Attempt:
         """The step as telemetry wants it sent."""
         if not self._watched:
