@@ -121,7 +121,6 @@ def test_statuses_made_here_are_counted(api: str, backend: Start, why: str) -> N
             how["target"] = "nobody:80"
         case "no route":
             runtime = FakeRuntime(world([cluster(server.port)], forward("ratings", prefix="/other/")))
-            expected = 12
         case "fault":
             fault = Fault(abort=FaultAbort(1_000_000, grpc_status=8))
             runtime = FakeRuntime(world([cluster(server.port)], forward("ratings", route={"fault": fault})))
