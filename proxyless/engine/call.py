@@ -15,7 +15,7 @@ from proxyless.engine.hashing import NO_HASH, RequestHash, request_hash
 from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Flag, Outcome, Respond, Step
-from proxyless.engine.timeouts import Limits, expected_ms
+from proxyless.engine.timeouts import NO_LIMITS, Limits, expected_ms
 from proxyless.model.cluster import Cluster, ClusterKind, DropOverload, Endpoint
 from proxyless.model.route import DirectResponse, Fault, Forward, Redirect, Refused, RetryPolicy
 
@@ -42,6 +42,8 @@ class Call:
     _tried: frozenset[tuple[str, int]] = frozenset()
     _fault: Fault | None = None
     _ends_call = False
+    _limits = NO_LIMITS
+    _concerned = True
 
     def __init__(
         self,
@@ -58,7 +60,8 @@ class Call:
         self._rng = rng
         now = clock()
         record = self.record = CallRecord(request.target, now)
-        self._limits = Limits(request.deadline, None)
+        if request.deadline is not None:
+            self._limits = Limits(request.deadline, None)
         if any(decision.faults) and (found := fault.applicable(request, *decision.faults)) is not None:
             self._fault = found
             self._next: Callable[[], Step | None] = self._delay_fault
@@ -213,9 +216,9 @@ class Call:
         for drop in cluster.drops:
             if fault.happens(drop.parts_per_million, self._rng):
                 return self._dropped(cluster, drop)
-        effort = hygiene.effort(request, action)
-        self._retry = effort.retry
-        self._limits = Limits.start(self._clock(), effort.timeout, effort.per_try, request.deadline)
+        self._concerned = hygiene.concerned(request.headers)
+        timeout, per_try, self._retry = hygiene.effort(request, action, concerned=self._concerned)
+        self._limits = Limits.start(self._clock(), timeout, per_try, request.deadline)
         return self._attempt()
 
     def _dropped(self, cluster: Cluster, drop: DropOverload) -> Respond:
@@ -230,11 +233,12 @@ class Call:
 
     def _attempt(self) -> Step | None:
         now = self._clock()
-        if self._limits.expired(now):
+        limits, decision = self._limits, self._decision
+        if limits.expired(now):
             return self._timed_out(_WHOLE)
-        cluster = self._decision.passthrough or self._decision.cluster
+        record = self.record
+        cluster = record.cluster = decision.passthrough or decision.cluster
         assert cluster is not None
-        self.record.cluster = cluster
         endpoint = self._pick(cluster, now)
         if endpoint is None:
             usable = (
@@ -246,11 +250,11 @@ class Call:
             return self._respond(503, replies.NO_HEALTHY_UPSTREAM, why, Flag.NO_HEALTHY_UPSTREAM)
         if self._hold is None and self._state is not None:
             return self._overflow(cluster)
-        timeout, self._ends_call = self._limits.attempt(now)
-        number = len(self.record.attempts) + 1
-        self.record.attempts.append(AttemptRecord(number, endpoint, now))
+        timeout, self._ends_call = limits.attempt(now)
+        number = len(record.attempts) + 1
+        record.attempts.append(AttemptRecord(number, endpoint, now))
         request = self._request
-        if self._decision.passthrough is not None:
+        if decision.passthrough is not None:
             # A host the mesh does not know gets the request as it is.
             path, authority, headers = request.path, request.authority, list(request.headers)
         else:
@@ -258,7 +262,7 @@ class Call:
             headers = [*base, ("x-envoy-attempt-count", str(number))]
             if timeout is not None:
                 headers.append(("x-envoy-expected-rq-timeout-ms", expected_ms(timeout)))
-            if endpoint.hostname and self._decision.auto_host_rewrite:
+            if endpoint.hostname and decision.auto_host_rewrite:
                 authority = endpoint.hostname
         return Attempt(endpoint, cluster, number, timeout, request.method, path, authority, headers)
 
@@ -303,7 +307,7 @@ class Call:
 
     def _build_head(self) -> tuple[Headers, str, str]:
         request, decision = self._request, self._decision
-        headers = hygiene.sendable(request.headers)
+        headers = hygiene.sendable(request.headers) if self._concerned else request.headers
         if decision.request_mutations:
             headers = mutations.apply_all(decision.request_mutations, headers)
         route = decision.route
@@ -313,7 +317,7 @@ class Call:
             assert route is not None
             path = rewrite.forwarded_path(request, route.match.path, action)
             # Also where the rewrite changes nothing, as Envoy does.
-            headers.append(("x-envoy-original-path", request.path))
+            headers = [*headers, ("x-envoy-original-path", request.path)]
         return headers, path, decision.host_rewrite or request.authority
 
     # ---- after an attempt

@@ -77,10 +77,11 @@ def decide(
             faults=(route.fault, listener.fault),
             response_mutations=_levels(route.response_headers, virtual_host.response_headers),
         )
-    leg = known.splits.get(action).pick(rng.random())
+    forwards = known.forwards(snapshot)
+    legs = action.clusters
+    leg = legs[0] if len(legs) == 1 and legs[0].weight else known.splits.get(action).pick(rng.random())
     if leg is None:
         return forward(snapshot, request, listener, route, leg)
-    forwards = known.forwards(snapshot)
     place = id(listener), id(route), id(leg)
     decision = forwards.get(place)
     if decision is None:

@@ -37,6 +37,14 @@ _NEVER_SENT = _STEERING | {
 _MOST_RETRIES = 100
 
 
+def concerned(headers: list[tuple[str, str]]) -> bool:
+    """Whether any of this file is about these headers: some steer the mesh, or must not leave."""
+    for name, _ in headers:  # noqa: SIM110  a generator costs more than what it runs over
+        if name in _NEVER_SENT:
+            return True
+    return False
+
+
 def sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """A new list without what must not leave."""
     return [line for line in headers if line[0] not in _NEVER_SENT]
@@ -50,18 +58,17 @@ class Effort(NamedTuple):
     retry: RetryPolicy | None
 
 
-def effort(request: Request, action: Forward) -> Effort:
-    """What the route says, changed by what the request says."""
+def effort(request: Request, action: Forward, *, concerned: bool = True) -> Effort:
+    """What the route says, changed by what the request says. concerned: of its headers, if that was asked already."""
     policy = action.retry
     per_try = policy.per_try_timeout if policy is not None else None
-    for name, _ in request.headers:
-        if name in _STEERING:
-            return Effort(
-                _steered_timeout(request, action.timeout),
-                _steered_per_try(request, per_try),
-                _steered_retry(request, policy),
-            )
-    return Effort(action.timeout, per_try, policy)
+    if not concerned:
+        return Effort(action.timeout, per_try, policy)
+    return Effort(
+        _steered_timeout(request, action.timeout),
+        _steered_per_try(request, per_try),
+        _steered_retry(request, policy),
+    )
 
 
 def _steered_timeout(request: Request, timeout: float | None) -> float | None:

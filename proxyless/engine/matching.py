@@ -138,9 +138,13 @@ def fraction_matches(fraction: int | None, draw: float) -> bool:
 
 def route_matches(match: RouteMatch, subject: Subject, draw: float) -> bool:
     """Whether a request meets a route. The cheap and selective part, the path, is asked first."""
+    return path_matches(match.path, subject.path) and conditions_match(match, subject, draw)
+
+
+def conditions_match(match: RouteMatch, subject: Subject, draw: float) -> bool:
+    """All of a route's match but its path."""
     return (
-        path_matches(match.path, subject.path)
-        and (not match.headers or headers_match(match.headers, subject.request))
+        (not match.headers or headers_match(match.headers, subject.request))
         and (not match.query or all(query_matches(matcher, subject.query) for matcher in match.query))
         and (match.fraction is None or fraction_matches(match.fraction, draw))
     )

@@ -37,7 +37,10 @@ class Request:
     @property
     def content_type(self) -> str:
         """The first line of that header, "" without one."""
-        return next(self.values("content-type"), "")
+        for name, value in self.headers:
+            if name == "content-type":
+                return value
+        return ""
 
     def header(self, name: str) -> str | None:
         """All lines of a header joined by a comma, or None. Knows the pseudo-headers. Matchers look at each line."""

@@ -40,6 +40,9 @@ class Limits(NamedTuple):
         return remaining, True
 
 
+NO_LIMITS = Limits(None, None)
+
+
 def expected_ms(timeout: float) -> str:
     """The value of ``x-envoy-expected-rq-timeout-ms``; never 0, which would mean no limit."""
-    return str(max(1, int(timeout * 1000)))
+    return str(int(timeout * 1000) or 1) if timeout > 0 else "1"
