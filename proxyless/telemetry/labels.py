@@ -5,7 +5,7 @@ Source: https://istio.io/latest/docs/reference/config/metrics/ and Istio's stats
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,13 +14,12 @@ from proxyless.engine.identity_cache import IdentityCache
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag
 from proxyless.model.cluster import Endpoint
+from proxyless.telemetry.metrics import Labelled
 from proxyless.telemetry.workload import NOBODY, UNKNOWN, WorkloadLabels, describe
 
 if TYPE_CHECKING:
     from proxyless.engine.record import CallRecord
     from proxyless.telemetry.observation import Connection, Ending
-
-Labelled = tuple[Hashable, Callable[[], dict[str, str]]]
 
 code_text = lru_cache(maxsize=1024)(str)
 
@@ -66,17 +65,16 @@ def protocol(head: Request) -> str:
     return "grpc" if content_type.startswith("application/grpc") and content_type[16:17] in ("", "+", ";") else "http"
 
 
-def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> Labelled:
-    """What the caller reports (``reporter="source"``)."""
+def client(own: Own, target: str, kind: str, record: CallRecord, ending: Ending) -> Labelled:
+    """What the caller reports (``reporter="source"``). target: ``host:port`` that was dialled. kind: the protocol."""
     last = record.attempts[-1] if record.attempts else None
     peer = (last.peer or "") if last is not None else ""
     there = last.endpoint.labels if last is not None else {}
     cluster = record.cluster
     # No cluster: nothing matched, or the mesh answered itself; then the host that was asked for names the service.
-    host = (cluster.service_host if cluster is not None else "") or request.target.rpartition(":")[0]
+    host = (cluster.service_host if cluster is not None else "") or target.rpartition(":")[0]
     service = (cluster.service or cluster.name) if cluster is not None else UNKNOWN
     service_namespace = (cluster.service_namespace if cluster is not None else "") or UNKNOWN
-    kind = protocol(request)
     code, flags, grpc_status = code_text(ending.status), flag_letters(ending.flags), ending.grpc_status
     key = (
         "source",
@@ -106,9 +104,9 @@ def client(own: Own, request: Request, record: CallRecord, ending: Ending) -> La
     return key, labels
 
 
-def server(own: Own, head: Request, connection: Connection, ending: Ending) -> Labelled:
+def server(own: Own, kind: str, connection: Connection, ending: Ending) -> Labelled:
     """What the server reports (``reporter="destination"``). Of the caller it knows what its certificate says."""
-    kind, peer, principal = protocol(head), connection.peer, connection.principal
+    peer, principal = connection.peer, connection.principal
     code, flags, grpc_status = code_text(ending.status), flag_letters(ending.flags), ending.grpc_status
     key = ("destination", own.principal, principal, kind, code, grpc_status, flags)
 

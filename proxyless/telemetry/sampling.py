@@ -20,17 +20,19 @@ class Sampling:
 
     ratio: float = DEFAULT_RATIO
     parent_based: bool = True
-    _below: int = field(init=False, repr=False, compare=False)
+    _below: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_below", round(self.ratio * _MAX))
+        below = round(self.ratio * _MAX)
+        # Hex digits of equal number are in the order of what they mean, and "g" comes after them all.
+        object.__setattr__(self, "_below", f"{below:016x}" if below < _MAX else "g")
 
     def decide(self, trace_id: str, parent: bool | None) -> bool:
         """``parent``: the caller's decision, None when there is no caller."""
         if parent is not None and self.parent_based:
             return parent
         # TraceIdRatioBased: the low 64 bits, so that a lower ratio samples a subset of what a higher one does.
-        return int(trace_id[16:], 16) < self._below
+        return trace_id[16:] < self._below
 
 
 def from_environment(environ: Mapping[str, str]) -> Sampling:

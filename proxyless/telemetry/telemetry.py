@@ -26,8 +26,8 @@ from proxyless.telemetry.trace_context import (
     TraceContext,
     extract,
     inject,
+    new_ids,
     new_span_id,
-    new_trace_id,
 )
 from proxyless.telemetry.workload import describe
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _NO_TRACE = Incoming()
 # What is read of the headers of a request that arrives.
 READ_HEADERS = TRACE_HEADERS | TIMEOUT_HEADERS | {"x-request-id"}
+# What goes on from a request to those made for it; an application may say it itself.
+_CARRIED = TRACE_HEADERS | {"x-request-id"}
 
 
 class Telemetry:
@@ -94,18 +96,14 @@ class Telemetry:
         headers = request.headers
         own_trace, own_id = False, ""
         for name, value in headers:
-            if name in TRACE_HEADERS:
-                own_trace = True
-            elif name == "x-request-id":
-                own_id = value
+            if name in _CARRIED:
+                if name == "x-request-id":
+                    own_id = value
+                else:
+                    own_trace = True
         if served is not None and served.deadline is not None:
             own_deadline = request.deadline
             request.deadline = served.deadline if own_deadline is None else min(served.deadline, own_deadline)
-        request_id = own_id
-        if not own_id:
-            request_id = served.request_id if served is not None else new_request_id()
-            headers.append(("x-request-id", request_id))
-
         incoming = extract(headers) if own_trace else _NO_TRACE
         parent, decided = incoming.context, incoming.sampled
         if parent is None:
@@ -115,6 +113,10 @@ class Telemetry:
                 parent = served.trace if parent is None else parent._replace(formats=served.trace.formats)
             if parent is not None:
                 decided = parent.sampled
+        request_id = own_id
+        if not own_id:
+            request_id = served.request_id if served is not None else new_request_id()
+            headers.append(("x-request-id", request_id))
         trace, span = self._next(parent, decided, incoming.formats, request, server=False)
         # The application's own context stands unless we add a span between it and the server.
         if not own_trace:
@@ -157,8 +159,9 @@ class Telemetry:
         """Called by ``ClientObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
-            key, make = label_sets.client(self.own, seen.request, record, ending)
-            self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+            request = seen.request
+            told = self.own, request.target, label_sets.protocol(request), record, ending
+            self.metrics.record(label_sets.client, told, seconds * 1000, ending.request_bytes, ending.response_bytes)
         if seen.rpc and self.grpc is not None:
             method, target = seen.request.path[1:], seen.request.target
             self.grpc.attempts_ended(method, target, record, ending)
@@ -202,8 +205,8 @@ class Telemetry:
         """Called by ``ServerObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
-            key, make = label_sets.server(self.own, seen.head, seen.connection, ending)
-            self.metrics.record(key, make, seconds * 1000, ending.request_bytes, ending.response_bytes)
+            told = self.own, label_sets.protocol(seen.head), seen.connection, ending
+            self.metrics.record(label_sets.server, told, seconds * 1000, ending.request_bytes, ending.response_bytes)
         if seen.method and self.grpc is not None:
             self.grpc.server_ended(seen.method, ending, seconds)
         if seen.span is not None:
@@ -237,8 +240,8 @@ class Telemetry:
         Without a span of ours the parent goes on as it came, so that what follows hangs under a span that exists.
         """
         if parent is None:
-            trace_id = new_trace_id()
-            trace = TraceContext(trace_id, new_span_id(), self._sampling.decide(trace_id, decided), "", formats)
+            trace_id, span_id = new_ids()
+            trace = TraceContext(trace_id, span_id, self._sampling.decide(trace_id, decided), "", formats)
         else:
             sampled = self._sampling.decide(parent.trace_id, decided)
             trace = parent if sampled == parent.sampled else parent._replace(sampled=sampled)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from proxyless.telemetry.identifiers import bits
+from proxyless.telemetry.identifiers import Supply, bits, digits
 
 TRACE_HEADERS = frozenset(
     {
@@ -54,12 +54,19 @@ class TraceContext(NamedTuple):
     debug: bool = False
 
 
-def new_trace_id() -> str:
-    return f"{bits(128) or 1:032x}"
+def _ids() -> tuple[str, str]:
+    text = digits(48)
+    # All zeros is no id: it comes once in 2**64 times.
+    return text[:32], text[32:] if text[32:] != _NO_SPAN else new_span_id()
 
 
 def new_span_id() -> str:
     return f"{bits(64) or 1:016x}"
+
+
+_NO_SPAN = "0" * 16
+# Of a trace that starts here, and of the first span in it.
+new_ids = Supply(_ids).take
 
 
 class Incoming(NamedTuple):

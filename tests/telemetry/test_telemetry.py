@@ -23,8 +23,9 @@ from proxyless.telemetry.context import RequestContext, current
 from proxyless.telemetry.deadline import patience
 from proxyless.telemetry.metrics import BOUNDS, Metrics
 from proxyless.telemetry.observation import Connection
+from proxyless.telemetry.request_id import new_request_id
 from proxyless.telemetry.telemetry import Telemetry
-from proxyless.telemetry.trace_context import TraceContext
+from proxyless.telemetry.trace_context import TraceContext, new_ids
 
 T, S = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PEER = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
@@ -245,7 +246,7 @@ def test_meshes_of_one_process_do_not_mix() -> None:
 def test_series_are_bounded() -> None:
     metrics = Metrics(limit=10)
     for number in range(50):
-        metrics.record(number, lambda number=number: {"code": str(number)}, 1.0, 0, 0)
+        metrics.record(lambda number: (number, lambda: {"code": str(number)}), (number,), 1.0, 0, 0)
     series = metrics.collect()
     assert len(series) == 11
     assert sum(one.count for one in series) == 50
@@ -271,6 +272,22 @@ def test_forked_child_starts_from_zero() -> None:
         os._exit(0 if mesh.metrics.collect() == [] else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert len(mesh.metrics.collect()) == 1
+
+
+def test_a_forked_child_makes_other_ids() -> None:
+    new_request_id(), new_ids()  # there is a supply of both now
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, f"{new_request_id()} {new_ids()[0]}".encode())
+        os._exit(0)
+    os.close(writing)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs = os.read(reading, 200).decode().split()
+    os.close(reading)
+    assert len(theirs) == 2
+    assert theirs[0] not in {new_request_id() for _ in range(200)}
+    assert theirs[1] not in {new_ids()[0] for _ in range(200)}
 
 
 def test_disabled_sdk_records_nothing_but_propagates() -> None:
