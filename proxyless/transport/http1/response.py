@@ -10,13 +10,14 @@ from proxyless.transport.http1.names import lower
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 @dataclass(slots=True)
 class ResponseHead:
     """Header names are lower case, values latin-1. reason: the phrase after the status, as it came.
 
-    raw: the headers as bytes, [] when nobody kept them.
+    raw: the headers as bytes, [] when nobody kept them. plain: it is known that all are ASCII.
     """
 
     status: int
@@ -24,6 +25,7 @@ class ResponseHead:
     version: str
     reason: bytes = b""
     raw: list[tuple[bytes, bytes]] = field(default_factory=list)
+    plain: bool = False
 
 
 class ResponseReader:
@@ -35,8 +37,8 @@ class ResponseReader:
     """
 
     __slots__ = (
-        "_chunked", "_chunks", "_connect", "_head_bytes", "_headers", "_interim", "_length", "_no_body", "_parser",
-        "_quiet", "_raw", "_reason", "_upgrade", "buffered", "complete", "continued", "head", "keep_alive", "started",
+        "_chunked", "_chunks", "_connect", "_head_bytes", "_interim", "_length", "_lines", "_no_body", "_parser",
+        "_quiet", "_reason", "_upgrade", "buffered", "complete", "continued", "head", "keep_alive", "started",
         "switched", "trailing",
     )  # fmt: skip
 
@@ -57,8 +59,7 @@ class ResponseReader:
         self.head: ResponseHead | None = None
         self.started = self.continued = False
         self._reason = b""
-        self._headers: list[tuple[str, str]] = []
-        self._raw: list[tuple[bytes, bytes]] = []
+        self._lines: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._quiet = 0
         self._interim = self._chunked = False
         self._length: str | None = None
@@ -167,17 +168,15 @@ class ResponseReader:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES:
             raise RemoteProtocolError(f"the response head (or trailer) has more than {MAX_HEAD_BYTES} bytes")
-        if len(self._headers) >= MAX_HEADERS:
+        if len(self._lines) >= MAX_HEADERS:
             raise RemoteProtocolError(f"the response has more than {MAX_HEADERS} headers")
-        text, known = lower(name)
-        value = value.strip(b" \t")
-        self._headers.append((text, value.decode("latin-1")))
-        self._raw.append((known, value))
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        lines, self._lines = self._lines, []  # what comes now are trailers: counted, not kept for the application
         if status == 101:
-            self._check_switch()
+            self._check_switch(lines)
         elif status < 200:
             if status < 100:
                 raise RemoteProtocolError(f"the server answered with the status {status:03}, which is none")
@@ -189,14 +188,22 @@ class ResponseReader:
             raise RemoteProtocolError(f"the server answered with HTTP/{version} on an HTTP/1.1 connection")
         codings = []
         closing = version == "1.0"
-        for name, value in self._headers:
-            if name == "transfer-encoding":
-                codings.append(value.lower())
-            elif name == "content-length":
-                self._length = value
-            elif name == "connection":
-                options = value.lower()
-                closing = "close" in options or (closing and "keep-alive" not in options)
+        headers, raw, plain = [], [], True
+        for raw_name, raw_value in lines:
+            name, known = lower(raw_name)
+            stripped = raw_value.strip(b" \t")
+            value = stripped.decode("latin-1")
+            headers.append((name, value))
+            raw.append((known, stripped))
+            plain = plain and value.isascii()
+            if name in _FRAMING:
+                if name == "transfer-encoding":
+                    codings.append(value.lower())
+                elif name == "content-length":
+                    self._length = value
+                else:
+                    options = value.lower()
+                    closing = "close" in options or (closing and "keep-alive" not in options)
         if codings:
             # Anything else would hand the application an encoded body as if it were plain.
             if codings != ["chunked"]:
@@ -207,13 +214,12 @@ class ResponseReader:
             self._no_body = False
         # For the response to a HEAD llhttp is never asked: it waits for a body.
         self.keep_alive = self._no_body and not closing
-        self.head = ResponseHead(status, self._headers, version, self._reason, self._raw)
-        self._headers, self._raw = [], []  # what comes now are trailers: counted, not kept for the application
+        self.head = ResponseHead(status, headers, version, self._reason, raw, plain)
         self._head_bytes = 0
 
-    def _check_switch(self) -> None:
+    def _check_switch(self, lines: list[tuple[bytes, bytes]]) -> None:
         """RFC 9110 section 15.2.2: a 101 names the protocol, and it is one that the request offered."""
-        chosen = [value.lower() for name, value in self._headers if name == "upgrade"]
+        chosen = [value.decode("latin-1").strip(" \t").lower() for name, value in lines if lower(name)[0] == "upgrade"]
         offered = {name.strip() for name in self._upgrade.lower().split(",")} - {""}
         if not self._parser.should_upgrade() or len(chosen) != 1 or chosen[0] not in offered:
             raise RemoteProtocolError("the server switched to a protocol that we did not ask for")
@@ -226,7 +232,6 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
-            self._headers, self._raw = [], []
             self._reason = b""
             return
         self.complete = True

@@ -64,6 +64,15 @@ class AsyncBody:
             self._end(None)
         raise StopAsyncIteration
 
+    def whole(self) -> bytes | None:
+        """All of it, if it has arrived; then ``aclose`` it. None otherwise, and for who is told of each step."""
+        connection = self._exchange.connection
+        if connection is None or self._trace is not None or not connection.reader.complete:
+            return None
+        data = connection.ready_chunk() or b""
+        self._completion.response_bytes += len(data)
+        return data
+
     async def aclose(self) -> None:
         trace = self._trace if self._exchange.connection is not None else None
         if trace is not None:

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from proxyless.engine.call import Call
 from proxyless.engine.paths import normalised
 from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
@@ -28,9 +29,13 @@ class Limits(NamedTuple):
     pool: float | None
 
 
+# A client's requests have the same, nearly always.
+_limits = lru_cache(maxsize=256)(Limits)
+
+
 def limits_of(request: Any) -> Limits:
     given = request.extensions.get("timeout", _NO_LIMITS)
-    return Limits(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
+    return _limits(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
 
 
 def engine_request(request: Any, replayable: bool) -> Request:
@@ -42,14 +47,14 @@ def engine_request(request: Any, replayable: bool) -> Request:
     scheme, target = _dialled(url.scheme, url.raw_host, url.port)
     authority = ""
     headers: list[tuple[str, str]] = []
-    for raw_name, raw_value in request.headers.raw:
-        name, _ = lower(raw_name)
-        if name != "host":
-            headers.append((name, raw_value.decode("latin-1")))
+    for pair in request.headers.raw:
+        line = _lines.get(pair) or _line(pair)
+        if line[0] != "host":
+            headers.append(line)
         elif authority:
             raise LocalProtocolError("the request has more than one Host header")
         else:
-            authority = raw_value.decode("latin-1")
+            authority = line[1]
     return Request(
         method=request.method,
         target=target,
@@ -59,6 +64,21 @@ def engine_request(request: Any, replayable: bool) -> Request:
         headers=headers,
         replayable=replayable,
     )
+
+
+# Header lines that a client says again with each request. No others are remembered: a value may be a secret.
+_REPEATED = frozenset({"accept", "accept-encoding", "connection", "content-type", "host", "user-agent"})
+_MOST, _LONGEST = 1024, 256
+_lines: dict[tuple[bytes, bytes], tuple[str, str]] = {}
+
+
+def _line(pair: tuple[bytes, bytes]) -> tuple[str, str]:
+    """A header in lower case, as text."""
+    raw_name, raw_value = pair
+    line = lower(raw_name)[0], raw_value.decode("latin-1")
+    if line[0] in _REPEATED and len(_lines) < _MOST and len(raw_value) <= _LONGEST:
+        _lines[pair] = line
+    return line
 
 
 @lru_cache(maxsize=1024)
@@ -98,9 +118,26 @@ def mesh_response(library: Library, method: str, step: Respond, record: CallReco
     )
 
 
-def response_lines(answer: ResponseHead, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """``headers`` of ``answer``, as they go to the application: as they came unless somebody changed them."""
-    return answer.raw if headers is answer.headers and answer.raw else raw(headers)
+def response(kind: Any, answer: ResponseHead, call: Call, stream: Any, network_stream: Any) -> Any:
+    """A server's answer, with a library's class for responses. Its headers are as they came unless ``call`` changes
+    them.
+    """
+    headers = call.response_headers(answer.headers)
+    untouched = headers is answer.headers and answer.raw
+    made = kind(
+        answer.status,
+        headers=answer.raw if untouched else raw(headers),
+        stream=stream,
+        extensions={
+            "http_version": VERSIONS[answer.version],
+            "reason_phrase": answer.reason,
+            "network_stream": network_stream,
+            "proxyless": call.record,
+        },
+    )
+    if untouched and answer.plain:
+        made.headers.encoding = "ascii"  # it would find that out by decoding all of them
+    return made
 
 
 def raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

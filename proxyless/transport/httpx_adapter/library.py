@@ -17,6 +17,7 @@ from proxyless.transport.http1.errors import (
     WireError,
     WriteTimedOut,
 )
+from proxyless.transport.httpx_adapter.response import async_response
 
 _NAMES = ("httpx", "httpx2")
 _EXCEPTIONS: dict[type[WireError], str] = {
@@ -40,6 +41,7 @@ class Library:
         self.module = module
         self.name: str = module.__name__
         self.Response = module.Response
+        self.AsyncResponse = async_response(module)
         self.ByteStream = module.ByteStream
         self.async_body = _body_class(module.AsyncByteStream, "async_body", "AsyncBody")
         self.sync_body = _body_class(module.SyncByteStream, "sync_body", "SyncBody")

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from proxyless.engine.request import Request
-from proxyless.engine.steps import Answered, Attempt, Delay
+from proxyless.engine.steps import Answered, Attempt, Delay, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -58,11 +58,16 @@ class MeshTransport(_Base):
         snapshot = self._runtime.snapshot()
         if head.target not in snapshot.listeners:
             snapshot = self._resolve(library, request, head.target)
-        completion = self._begin(snapshot, head)
+        observation = self._runtime.telemetry.begin_client(head)
+        started = time.monotonic()
+        call = self._runtime.engine.call(snapshot, head)
+        completion = Completion(call, observation)
         try:
+            step = call.next_step()
+            call.record.policy = time.monotonic() - started
             if snapshot.listeners[head.target] is None:
                 return self._pass_through(library, request, completion)
-            return self._perform(library, request, head, content, completion)
+            return self._perform(library, request, head, content, completion, step=step)
         except WireError as error:
             raised = library.error(error, request)
             completion.end(raised)
@@ -97,28 +102,27 @@ class MeshTransport(_Base):
             raise library.raised("ConnectError", str(error), request) from error
         return snapshot
 
-    def _begin(self, snapshot: Snapshot, head: Request) -> Completion:
-        observation = self._runtime.telemetry.begin_client(head)
-        started = time.monotonic()
-        call = self._runtime.engine.call(snapshot, head)
-        call.record.policy = time.monotonic() - started
-        return Completion(call, observation)
-
     def _perform(
-        self, library: Library, request: Any, head: Request, content: bytes | None, completion: Completion
+        self,
+        library: Library,
+        request: Any,
+        head: Request,
+        content: bytes | None,
+        completion: Completion,
+        *,
+        step: Step | None,
     ) -> Any:
+        """step: the first."""
         call = completion.call
         pool = self._pool
         exchange = SyncExchange(pool, request, head.scheme, content)
         record, clock = call.record, time.monotonic
         try:
-            deciding = clock()
-            step = call.next_step()
-            record.policy += clock() - deciding
             while step is not None:
                 match step:
                     case Attempt():
-                        exchange.release()
+                        if exchange.connection is not None:
+                            exchange.release()
                         if call.mirrored and step.number == 1:
                             self._mirror(library, request, content, completion)
                         outcome = exchange.attempt(step, record.attempts[-1])
@@ -137,18 +141,9 @@ class MeshTransport(_Base):
                 record.policy += clock() - deciding
             connection = exchange.connection
             assert connection is not None and connection.reader.head is not None
-            answer = connection.reader.head
-            return library.Response(
-                answer.status,
-                headers=convert.response_lines(answer, call.response_headers(answer.headers)),
-                stream=library.sync_body(library, request, exchange, completion),
-                extensions={
-                    "http_version": convert.VERSIONS[answer.version],
-                    "reason_phrase": answer.reason,
-                    "network_stream": NetworkStream(library.name, connection),
-                    "proxyless": record,
-                },
-            )
+            body = library.sync_body(library, request, exchange, completion)
+            network_stream = NetworkStream(library.name, connection)
+            return convert.response(library.Response, connection.reader.head, call, body, network_stream)
         except BaseException:
             exchange.abort()
             raise
@@ -157,7 +152,8 @@ class MeshTransport(_Base):
         def perform(copy: Completion) -> None:
             # Without what the application waits and listens for.
             again = library.module.Request(request.method, request.url, content=content)
-            response = self._perform(library, again, copy.observation.request, content, copy)
+            head = copy.observation.request
+            response = self._perform(library, again, head, content, copy, step=copy.call.next_step())
             with contextlib.closing(response.stream) as stream:
                 for _ in stream:
                     if copy.response_bytes > LONGEST:
@@ -168,7 +164,6 @@ class MeshTransport(_Base):
     def _pass_through(self, library: Library, request: Any, completion: Completion) -> Any:
         """A host that the mesh does not know: as the plain library would send it, but seen by telemetry."""
         call = completion.call
-        call.next_step()
         try:
             response = self._plain.of(library).handle_request(request)
         except Exception as error:
