@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 
+import httpx2
+
 import proxyless
 from benchmarks.requests.world import ROOT, World
 from proxyless.engine.steps import Answered, Attempt
-from proxyless.engine.url import request_for
 from proxyless.transport.completion import Completion
+from proxyless.transport.httpx_adapter.convert import engine_request
 
 _ROUNDS, _REQUESTS = 9, 4000
+# As a client of httpx2 sends them.
+_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "connection": "keep-alive", "user-agent": "bench"}
 
 
 def policy_cost(world: World) -> float:
@@ -26,8 +30,9 @@ def policy_cost(world: World) -> float:
 def _requests(mesh: proxyless.Mesh, count: int) -> None:
     """What a transport does around its wire."""
     runtime = mesh.runtime
+    request = httpx2.Request("GET", "http://hello/", headers=_HEADERS)
     for _ in range(count):
-        head = request_for("GET", "http://hello/", {"accept": "*/*", "user-agent": "bench"})
+        head = engine_request(request, replayable=True)
         call = runtime.engine.call(runtime.snapshot(), head)
         completion = Completion(call, runtime.telemetry.begin_client(head))
         while (step := call.next_step()) is not None:
