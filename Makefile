@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-control-plane clean help
+.PHONY: demo test lint bench bench-grpc bench-control-plane clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -36,6 +36,10 @@ bench-control-plane: $(READY)  ## how the control plane scales; ARGS='--services
 bench: $(READY)  ## what a request costs, beside plain clients and a pair of Envoys (ARGS=--quick takes 3 minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m benchmarks.requests $(ARGS)
+
+bench-grpc: $(READY)  ## what a gRPC call costs, beside grpcio, its own xDS and a pair of Envoys (ARGS=--quick takes 2 minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m benchmarks.grpc_calls $(ARGS)
 
 clean:  ## remove everything the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache

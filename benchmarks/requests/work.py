@@ -1,7 +1,8 @@
 """What a load process is told to do, and what it says it did: one JSON line each."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -10,7 +11,7 @@ from typing import Self
 class Work:
     """``seconds`` of requests, ``concurrency`` at a time. size: bytes of the body asked for (GET) or sent (POST).
 
-    None is the small JSON answer.
+    None is the small answer. method: HTTP's, or that of the gRPC service; size is then that of each message.
     """
 
     seconds: float
@@ -56,3 +57,10 @@ class Done:
     @classmethod
     def decode(cls, line: str) -> Self:
         return cls(**json.loads(line))
+
+
+def commands() -> Iterator[Work]:
+    """What a load process is told, once it has said that it is ready."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        yield Work.decode(line)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ spec:
     - match: [{{uri: {{prefix: /admin/}}, method: {{exact: DELETE}}}}]
       directResponse: {{status: 403}}
     - timeout: 15s
-      retries: {{attempts: 2, retryOn: "connect-failure,refused-stream,reset-before-request,gateway-error"}}
+      retries: {{attempts: 2, retryOn: "{retry_on}"}}
       route: [{{destination: {{host: {name}}}}}]
 ---
 """
@@ -41,7 +41,7 @@ _SERVICE = """
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}}}
-spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}
+spec: {{selector: {{app: {name}}}, ports: [{port}]}}
 ---
 """
 _STRICT = """
@@ -82,29 +82,15 @@ def world(envoy_threads: int) -> Iterator[World]:
         os.environ.update(sink.environment)
         services = tuple(f"service-{number:03}" for number in range(SERVICES - 2))
         hosts = ("hello", "hello-envoy", *services)
-        config = folder / "config.yaml"
-        config.write_text(_STRICT + "---\n" + "".join((_SERVICE + _RULES).format(name=host) for host in hosts))
-        processes = Processes(folder / "state")
-        stack.callback(processes.stop_all)
-        free = [part for name in ("xds", "xds-tls", "http") for part in (f"--{name}-address", "127.0.0.1:0")]
-        processes.start("control-plane", "control-plane", "--dev", "--config", str(config), *free)
-        wait_for("the control plane", processes.control_plane_addresses)
-        plain, secured, serving, outbound, waiting = _ports(5)
+        retry_on = "connect-failure,refused-stream,reset-before-request,gateway-error"
+        processes = control_plane(stack, folder, configuration(hosts, "{name: http, port: 80}", retry_on))
+        plain, secured, serving, outbound, waiting = free_ports(5)
         pids = {
             "plain": _uvicorn(stack, plain),
             "secured": _uvicorn(stack, secured, *_mutual_tls(certificates)),
         }
         processes.start("serve", "serve", APPLICATION, "--service", "hello", "--port", str(serving), cwd=ROOT)
-        for name, service, port, own in (
-            ("envoy-in", "hello-envoy", plain, 0),
-            # A client's sidecar: nobody calls the application behind it, but Envoy waits for one.
-            ("envoy-out", "caller", _listening(stack, waiting), outbound),
-        ):
-            processes.start(
-                name,
-                *("envoy", "sidecar", "--service", service, "--app-port", str(port), "--outbound-port", str(own)),
-                *("--concurrency", str(envoy_threads), "--log-level", "error"),
-            )
+        envoy_pair(processes, envoy_threads, application=plain, caller=listening(stack, waiting), outbound=outbound)
         pids |= {name: processes.pid(name) for name in ("control-plane", "serve", "envoy-in", "envoy-out")}
         started = World(
             folder / "state",
@@ -119,6 +105,43 @@ def world(envoy_threads: int) -> Iterator[World]:
         wait_for("bare uvicorn", lambda: _answers(started.plain, {}))
         wait_for("the pair of Envoys", lambda: _answers(started.envoy, {"host": "hello-envoy"}))
         yield started
+
+
+def configuration(hosts: Sequence[str], port: str, retry_on: str) -> str:
+    """YAML of a mesh of these services, each with a ``port`` and rules. retry_on: Envoy's conditions."""
+    each = (_SERVICE + _RULES).format
+    return _STRICT + "---\n" + "".join(each(name=host, port=port, retry_on=retry_on) for host in hosts)
+
+
+def control_plane(stack: contextlib.ExitStack, folder: Path, configuration: str) -> Processes:
+    """A running one, whose state is in ``folder / "state"``; what else is started of it ends with ``stack`` too."""
+    config = folder / "config.yaml"
+    config.write_text(configuration)
+    processes = Processes(folder / "state")
+    stack.callback(processes.stop_all)
+    free = [part for name in ("xds", "xds-tls", "http") for part in (f"--{name}-address", "127.0.0.1:0")]
+    processes.start("control-plane", "control-plane", "--dev", "--config", str(config), *free)
+    wait_for("the control plane", processes.control_plane_addresses)
+    return processes
+
+
+def envoy_pair(
+    processes: Processes, threads: int, *, application: int, caller: int, outbound: int, inbound: str = "0"
+) -> None:
+    """``envoy-in`` of ``hello-envoy`` before ``application``, ``envoy-out`` beside a client that calls ``outbound``.
+
+    inbound: the port of both. caller: one that is listened on: nobody calls the application behind a client's sidecar,
+    but Envoy waits for one.
+    """
+    for name, service, port, own in (
+        ("envoy-in", "hello-envoy", application, 0),
+        ("envoy-out", "caller", caller, outbound),
+    ):
+        processes.start(
+            name,
+            *("envoy", "sidecar", "--service", service, "--app-port", str(port), "--outbound-port", str(own)),
+            *("--inbound-port", inbound, "--concurrency", str(threads), "--log-level", "error"),
+        )
 
 
 def _uvicorn(stack: contextlib.ExitStack, port: int, *arguments: str) -> int:
@@ -141,13 +164,13 @@ def _answers(base: str, headers: dict[str, str]) -> bool | None:
         return None
 
 
-def _ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Free ones, all different."""
     with contextlib.ExitStack() as probing:
         probes = [probing.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [probe.getsockname()[1] for probe in probes]
 
 
-def _listening(stack: contextlib.ExitStack, port: int) -> int:
+def listening(stack: contextlib.ExitStack, port: int) -> int:
     stack.enter_context(socket.create_server(("127.0.0.1", port)))
     return port
