@@ -54,15 +54,17 @@ class AioAttempt:
         self._peer = peer.identity if peer is not None else ""
         channel: Any = subchannel.channel
         arguments = self._rpc.arguments(step)
-        if request is not None:
-            self.call = channel.unary_stream(step.path)(request, **arguments)
-        else:
-            self.call = channel.stream_stream(step.path)(**arguments)
+        self.call = self._begin(channel, step.path, request, arguments)
         return None
+
+    def _begin(self, channel: Any, path: str, request: bytes | None, arguments: dict[str, Any]) -> Any:
+        if request is not None:
+            return channel.unary_stream(path)(request, **arguments)
+        return channel.stream_stream(path)(**arguments)
 
     async def first(self, wants_head: asyncio.Event) -> Outcome:
         """What came: headers or a message (then the call is committed to this attempt), or a status without them."""
-        step, rpc, call = self._step, self._rpc, self.call
+        step, call = self._step, self.call
         started = time.monotonic()
         limit = None if step.timeout is None else started + step.timeout
         # Before anything else: grpcio drops messages that nobody waits for once there is a status other than OK.
@@ -90,17 +92,7 @@ class AioAttempt:
             return self._answered()
         if reading.exception() is None and reading.result() is not grpc.aio.EOF:
             return self._answered()
-        self.status = await self.final()
-        self._record.grpc_status = self.status.number
-        consumed = not rpc.request.replayable
-        if self.status.ok:
-            return Answered(200, [*lines(self.initial), ("grpc-status", "0")])
-        found = outcome(self.status, rpc.deadline if limit is None else limit, consumed=consumed)
-        if isinstance(found, Failed) and found.kind is FailureKind.CONNECT:
-            self._pool.forget(step.endpoint)
-        elif isinstance(found, Answered):
-            self._record.peer = self._peer or None
-        return found
+        return await self._without_answer(limit)
 
     async def read(self) -> Any:
         """The next message, or ``grpc.aio.EOF``, also where the call ended otherwise."""
@@ -125,6 +117,21 @@ class AioAttempt:
         if self._subchannel is not None:
             self._pool.done(self._subchannel)
             self._subchannel = None
+
+    async def _without_answer(self, limit: float | None) -> Outcome:
+        """Of a call that ended with neither headers nor a message. limit: of this attempt, by time.monotonic()."""
+        step, rpc = self._step, self._rpc
+        self.status = await self.final()
+        self._record.grpc_status = self.status.number
+        consumed = not rpc.request.replayable
+        if self.status.ok:
+            return Answered(200, [*lines(self.initial), ("grpc-status", "0")])
+        found = outcome(self.status, rpc.deadline if limit is None else limit, consumed=consumed)
+        if isinstance(found, Failed) and found.kind is FailureKind.CONNECT:
+            self._pool.forget(step.endpoint)
+        elif isinstance(found, Answered):
+            self._record.peer = self._peer or None
+        return found
 
     def _answered(self) -> Answered:
         self._record.peer = self._peer or None

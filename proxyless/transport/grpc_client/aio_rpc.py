@@ -15,6 +15,7 @@ from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.aio_attempt import AioAttempt
+from proxyless.transport.grpc_client.aio_unary_attempt import AioUnaryAttempt
 from proxyless.transport.grpc_client.metadata import Metadata
 from proxyless.transport.grpc_client.outgoing import Outgoing
 from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
@@ -179,7 +180,9 @@ class AioRpc:
                         old.end()
                     if call.mirrored:
                         self._mirror(call)
-                    self._attempt = attempt = AioAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
+                    once = self._unary and self._request is not None and AioUnaryAttempt.serves(step, self.rpc)
+                    kind = AioUnaryAttempt if once else AioAttempt
+                    self._attempt = attempt = kind(self._pool, step, self.rpc, call.record.attempts[-1])
                     outcome: Outcome | None = await attempt.start(self._request)
                     if outcome is None:
                         if self._request is None:
