@@ -52,12 +52,12 @@ class AioAttempt:
             return Failed(FailureKind.CONNECT, str(error))
         self._subchannel = subchannel
         self._peer = peer.identity if peer is not None else ""
-        channel: Any = subchannel.channel
-        arguments = self._rpc.arguments(step)
-        self.call = self._begin(channel, step.path, request, arguments)
+        self.call = self._begin(subchannel, request)
         return None
 
-    def _begin(self, channel: Any, path: str, request: bytes | None, arguments: dict[str, Any]) -> Any:
+    def _begin(self, subchannel: Subchannel[grpc.aio.Channel], request: bytes | None) -> Any:
+        channel: Any = subchannel.channel
+        path, arguments = self._step.path, self._rpc.arguments(self._step)
         if request is not None:
             return channel.unary_stream(path)(request, **arguments)
         return channel.stream_stream(path)(**arguments)

@@ -68,7 +68,7 @@ class _Base:
             self._raise(status)
 
     async def _ended(self) -> Status:
-        return await asyncio.shield(self._rpc.status)
+        return await self._rpc.ended()
 
     def _raise(self, status: Status) -> None:
         if status.local:

@@ -52,7 +52,8 @@ class AioRpc:
         self._unary = unary
         self._mirrors = mirrors if unary else None
         self.outgoing = Outgoing()
-        self._moved = asyncio.Event()
+        self._movers: list[asyncio.Future[None]] = []
+        self._enders: list[asyncio.Future[None]] = []
         self._wants_head = asyncio.Event()
         self._attempt: AioAttempt | None = None
         self._pumping: asyncio.Task[None] | None = None
@@ -98,18 +99,25 @@ class AioRpc:
         self.outgoing.ended = True
         self._wake()
 
+    async def ended(self) -> Status:
+        """Whoever gives up waiting leaves the call alone."""
+        if not self.status.done():
+            await self._wait(self._enders)
+        return self.status.result()
+
     async def initial_metadata(self) -> Metadata:
         self._wants_head.set()
         return await asyncio.shield(self.head)
 
     async def read(self) -> Any:
         """The next message in bytes, or ``grpc.aio.EOF``."""
-        attempt = await asyncio.shield(self.committed)
+        committed = self.committed
+        attempt = committed.result() if committed.done() else await asyncio.shield(committed)
         if attempt is None:
             return grpc.aio.EOF
         message = await attempt.read()
         if message is grpc.aio.EOF:
-            await asyncio.shield(self.status)
+            await self.ended()
         else:
             self.rpc.response_bytes += len(message)
         return message
@@ -281,17 +289,29 @@ class AioRpc:
             self.committed.set_result(None)
         if not self.started.done():
             self.started.set_result(None)
+        _release(self._enders)
         self._wake()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self.loop.call_soon(callback)
 
     def _wake(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+        movers, self._movers = self._movers, []
+        _release(movers)
 
     async def _moves(self) -> None:
-        await self._moved.wait()
+        await self._wait(self._movers)
+
+    async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        waiters.append(waiter)
+        await waiter
+
+
+def _release(waiters: "list[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 async def feed(rpc: AioRpc, requests: Any, serialize: Callable[[Any], bytes]) -> None:

@@ -9,9 +9,12 @@ import grpc
 from proxyless.engine.steps import Attempt, Outcome
 from proxyless.transport.grpc_client.aio_attempt import AioAttempt
 from proxyless.transport.grpc_client.rpc import Rpc
+from proxyless.transport.grpc_client.subchannels import Subchannel
 
 # Seconds by which two readings of the same deadline may differ.
 _SAME = 0.001
+# So many paths of a subchannel are remembered.
+_MOST_METHODS = 256
 
 
 class AioUnaryAttempt(AioAttempt):
@@ -23,8 +26,15 @@ class AioUnaryAttempt(AioAttempt):
         remaining = rpc.remaining()
         return step.timeout is None or (remaining is not None and step.timeout >= remaining - _SAME)
 
-    def _begin(self, channel: Any, path: str, request: bytes | None, arguments: dict[str, Any]) -> Any:
-        return channel.unary_unary(path)(request, **arguments)
+    def _begin(self, subchannel: Subchannel[grpc.aio.Channel], request: bytes | None) -> Any:
+        path, methods = self._step.path, subchannel.methods
+        method = methods.get(path)
+        if method is None:
+            if len(methods) >= _MOST_METHODS:
+                methods.clear()
+            channel: Any = subchannel.channel
+            method = methods[path] = channel.unary_unary(path)
+        return method(request, **self._rpc.arguments(self._step))
 
     async def first(self, wants_head: asyncio.Event) -> Outcome:
         step, call = self._step, self.call

@@ -30,12 +30,16 @@ def lines(metadata: Any) -> Lines:
 
 def metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
     """What of the header lines is the application's or the mesh's, not the transport's."""
-    return tuple(
-        (name, value)
-        for name, text in headers
-        if name not in _TRANSPORTS and not name.startswith(":")
-        for value in (_binary(text) if name.endswith("-bin") else (text,))
-    )
+    found: list[tuple[str, str | bytes]] = []
+    for line in headers:
+        name = line[0]
+        if name in _TRANSPORTS or name.startswith(":"):
+            continue
+        if name.endswith("-bin"):
+            found += [(name, value) for value in _binary(line[1])]
+        else:
+            found.append(line)
+    return tuple(found)
 
 
 def _binary(text: str) -> Iterable[bytes]:

@@ -7,6 +7,7 @@ pinned, so the connection that carries calls is verified once more, by grpcio.
 """
 
 import socket
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxyless.identity.source import IdentitySource
@@ -33,22 +34,22 @@ def only_peer(endpoint: Endpoint, tls: UpstreamTls) -> Peer | None:
 
     Outside the mesh it is a host name. Raises PeerUnknown where grpcio cannot verify what is asked.
     """
+    if tls.mesh_trust:
+        if len(tls.san) == 1 and tls.san[0].kind is StringKind.EXACT and not tls.san[0].ignore_case:
+            try:
+                return _peer(tls.san[0].value)
+            except IdentityError as error:
+                raise PeerUnknown(f"{endpoint}: {error}") from None
+        return None
+    if not tls.san:
+        return Peer(server_name(endpoint, tls) or endpoint.address)
     exact = [one.value for one in tls.san if one.kind is StringKind.EXACT]
-    if not tls.mesh_trust:
-        if not tls.san:
-            return Peer(server_name(endpoint, tls) or endpoint.address)
-        if len(tls.san) == len(exact) == 1 and "://" not in exact[0] and tls.sni in ("", exact[0]):
-            return Peer(exact[0])
-        raise PeerUnknown(
-            f"{endpoint}: gRPC in Python can verify one DNS name, which is also the SNI; "
-            f"this cluster asks for sni {tls.sni!r} and {len(tls.san)} subject names"
-        )
-    if len(tls.san) == len(exact) == 1 and not tls.san[0].ignore_case:
-        try:
-            return _peer(SpiffeId.parse(exact[0]))
-        except IdentityError as error:
-            raise PeerUnknown(f"{endpoint}: {error}") from None
-    return None
+    if len(tls.san) == len(exact) == 1 and "://" not in exact[0] and tls.sni in ("", exact[0]):
+        return Peer(exact[0])
+    raise PeerUnknown(
+        f"{endpoint}: gRPC in Python can verify one DNS name, which is also the SNI; "
+        f"this cluster asks for sni {tls.sni!r} and {len(tls.san)} subject names"
+    )
 
 
 def ask(endpoint: Endpoint, tls: UpstreamTls, identity: IdentitySource, timeout: float) -> Peer:
@@ -68,8 +69,10 @@ def ask(endpoint: Endpoint, tls: UpstreamTls, identity: IdentitySource, timeout:
     except OSError as error:
         raise PeerUnknown(f"{endpoint}: {explain(error)}") from None
     assert found is not None  # inside the mesh there is an identity or an exception
-    return _peer(SpiffeId.parse(found))
+    return _peer(found)
 
 
-def _peer(who: SpiffeId) -> Peer:
+@lru_cache(maxsize=4096)
+def _peer(identity: str) -> Peer:
+    who = SpiffeId.parse(identity)
     return Peer(who.dns_name, str(who))

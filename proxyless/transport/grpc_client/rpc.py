@@ -1,8 +1,7 @@
 """One call of an application, whichever of gRPC's two APIs and four kinds it came by: what needs no I/O."""
 
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxyless.engine.call import Call
 from proxyless.engine.record import CallRecord
@@ -19,8 +18,7 @@ from proxyless.transport.runtime import Runtime
 FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """The arguments of a call, as grpcio has them. timeout: seconds, None for no limit."""
 
     timeout: float | None = None
@@ -126,7 +124,7 @@ class CopyRpc(Rpc):
 
     def __init__(self, runtime: Runtime, copy: Completion, asked: Asked) -> None:
         self._completion = copy
-        self._set(runtime, replace(asked, timeout=None, wait_for_ready=False), copy.observation)
+        self._set(runtime, asked._replace(timeout=None, wait_for_ready=False), copy.observation)
 
     def begin(self, snapshot: Snapshot) -> Call:
         self._call = call = self._completion.call

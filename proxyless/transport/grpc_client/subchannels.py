@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -27,7 +27,10 @@ MOST_AHEAD = 16
 
 @dataclass(slots=True)
 class Subchannel(Generic[C]):
-    """calls: under way. taken: all that there were. retired: takes none any more, and is closed with its last."""
+    """calls: under way. taken: all that there were. retired: takes none any more, and is closed with its last.
+
+    methods: its unary ones by path.
+    """
 
     channel: C
     key: _Key
@@ -37,6 +40,7 @@ class Subchannel(Generic[C]):
     taken: int = 0
     used: float = 0.0
     retired: bool = False
+    methods: dict[str, Any] = field(default_factory=dict)
 
 
 class Subchannels(Generic[C]):
