@@ -24,7 +24,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def wrap(handler: Any, begin: Begin) -> Any:
-    """An ``RpcMethodHandler`` that serves one RPC as ``handler`` does, in the mesh."""
+    """An ``RpcMethodHandler`` that serves RPCs as ``handler`` does, in the mesh: one if anything streams, else many."""
     incoming, outgoing = handler.request_streaming, handler.response_streaming
     kinds = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -34,12 +34,28 @@ def wrap(handler: Any, begin: Begin) -> Any:
     }
     behaviour, make = kinds[incoming, outgoing]
     asynchronous = inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
+    if not incoming and not outgoing:
+        return make(_unary_async(handler, behaviour, begin) if asynchronous else _unary_sync(handler, behaviour, begin))
     served = (_Async if asynchronous else _Sync)(handler, behaviour, begin)
     return make(
         served.stream if outgoing else served.unary,
         served.read if incoming else None,
         served.write if outgoing else None,
     )
+
+
+def _unary_async(handler: Any, behaviour: Any, begin: Begin) -> Callable[[Any, Any], Any]:
+    async def unary(request: Any, context: Any) -> bytes:
+        return await _Async(handler, behaviour, begin).unary(request, context)
+
+    return unary
+
+
+def _unary_sync(handler: Any, behaviour: Any, begin: Begin) -> Callable[[Any, Any], Any]:
+    def unary(request: Any, context: Any) -> bytes:
+        return _Sync(handler, behaviour, begin).unary(request, context)
+
+    return unary
 
 
 async def _nobody_async(requests: Any, context: Any) -> None:

@@ -29,16 +29,27 @@ def _unauthenticated(details: Any) -> Any:
 
 
 class MeshInterceptor(grpc.aio.ServerInterceptor):
-    """For the inner server: callers are known by the relay's connection they came on."""
+    """For the inner server: callers are known by the relay's connection they came on.
 
-    def __init__(self, runtime: InboundRuntime, callers: Callers) -> None:
+    by_name: whether a method's handler depends on its name alone; it is asked for once then.
+    """
+
+    def __init__(self, runtime: InboundRuntime, callers: Callers, *, by_name: bool) -> None:
         self._runtime = runtime
         self._callers = callers
+        self._known: dict[str, Any] = {}
+        self.by_name = by_name
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        method = handler_call_details.method
+        if self.by_name and (known := self._known.get(method)) is not None:
+            return known
         handler = await continuation(_unauthenticated(handler_call_details))
-        begin = functools.partial(self._begin, handler_call_details.method, handler is not None)
-        return wrap(handler or NOBODY_ASYNC, begin)
+        wrapped = wrap(handler or NOBODY_ASYNC, functools.partial(self._begin, method, handler is not None))
+        # What streams is wrapped for one RPC; who asks for what nobody serves could ask for anything.
+        if self.by_name and handler is not None and not (handler.request_streaming or handler.response_streaming):
+            self._known[method] = wrapped
+        return wrapped
 
     def _begin(self, method: str, known: bool, context: Any, sizes: Sizes) -> tuple[Rpc, tuple[Any, ...]]:
         served = self._callers.lookup(context.peer())
@@ -90,6 +101,7 @@ class ForeignInterceptor(grpc.ServerInterceptor):
         return rpc, (served.facts, peer, rpc.metadata)
 
 
+@functools.lru_cache(maxsize=4096)
 def _peer(remote: str) -> str:
     """``host:port`` as gRPC writes it."""
     return f"ipv6:{remote.replace('[', '%5B').replace(']', '%5D')}" if remote.startswith("[") else f"ipv4:{remote}"

@@ -73,11 +73,13 @@ class MeshGrpcServer(grpc.aio.Server):
         self._callers = Callers()
         # Names of the services that were added, as far as handlers tell them.
         self.services: list[str] = []
+        by_name = not interceptors and all(map(_is_by_name, handlers or ()))
+        self._interceptor = MeshInterceptor(runtime, self._callers, by_name=by_name)
         self._reuse_port = bool(dict(options or ()).get("grpc.so_reuseport", 0))
         self._inner = grpc.aio.server(
             migration_thread_pool,
             handlers,
-            [MeshInterceptor(runtime, self._callers), *(interceptors or ())],
+            [self._interceptor, *(interceptors or ())],
             options,
             maximum_concurrent_rpcs,
             compression,
@@ -94,6 +96,7 @@ class MeshGrpcServer(grpc.aio.Server):
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         generic_rpc_handlers = tuple(generic_rpc_handlers)
         for handler in generic_rpc_handlers:
+            self._interceptor.by_name = self._interceptor.by_name and _is_by_name(handler)
             if isinstance(handler, grpc.ServiceRpcHandler):
                 self.services.append(handler.service_name())
         self._inner.add_generic_rpc_handlers(generic_rpc_handlers)
@@ -228,6 +231,11 @@ class MeshGrpcServer(grpc.aio.Server):
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # grpcio's name
         stopped: bool = await self._inner.wait_for_termination(timeout)
         return stopped
+
+
+def _is_by_name(handler: Any) -> bool:
+    """Whether it is what generated code adds: the handlers of a service's methods in a dictionary."""
+    return type(handler) is type(grpc.method_handlers_generic_handler("", {}))
 
 
 def _private_folder() -> Path:
