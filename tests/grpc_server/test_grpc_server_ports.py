@@ -173,6 +173,36 @@ def test_interceptors_of_the_user_see_nothing_forged_either(runtime: GrpcTestRun
     assert "mine" in keys and not [key for key in keys if key.startswith(("x-forwarded", "x-envoy", "x_"))]
 
 
+class _ByMetadata(grpc.GenericRpcHandler):
+    """Who serves is told by more than the method."""
+
+    def service(self, details: Any) -> Any:
+        name = dict(details.invocation_metadata).get("who", "")
+
+        async def answer(request: bytes, context: Any) -> bytes:
+            return name.encode()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+class _Chooser(grpc.aio.ServerInterceptor):
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        return _ByMetadata().service(details)
+
+
+@pytest.mark.parametrize("arguments", [{"handlers": [_ByMetadata()]}, {"interceptors": [_Chooser()]}])
+def test_a_handler_is_chosen_anew_where_it_may_be_another(
+    runtime: GrpcTestRuntime, authority: Authority, arguments: Any
+) -> None:
+    async def main() -> None:
+        async with running(runtime, **arguments) as port, mutual_tls(authority, port, WHO) as channel:
+            method: Any = channel.unary_unary("/test.Other/Who")
+            for who in ("a", "b", "a"):
+                assert await method(b"", metadata=(("who", who),)) == who.encode()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", [Echo, SyncEcho])
 def test_every_kind_of_method(runtime: GrpcTestRuntime, authority: Authority, kind: Any) -> None:
     async def main() -> None:

@@ -10,7 +10,7 @@ from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed, FailureKind, Outcome
 from proxyless.model.errors import NotReadyError
 from proxyless.transport.grpc_client.metadata import Metadata, lines
-from proxyless.transport.grpc_client.peer_name import PeerUnknown
+from proxyless.transport.grpc_client.peer_name import Peer, PeerUnknown
 from proxyless.transport.grpc_client.rpc import Rpc
 from proxyless.transport.grpc_client.status import Status, outcome
 from proxyless.transport.grpc_client.subchannels import Subchannel, Subchannels
@@ -42,18 +42,27 @@ class AioAttempt:
         """request: the one message, None for a stream of them."""
         step, pool = self._step, self._pool
         try:
-            peer = pool.peer(step.endpoint)
-            if peer is None and step.endpoint.tls is not None:
+            if not self.start_known(request):
                 timeout = step.cluster.connect_timeout
                 timeout = timeout if step.timeout is None else max(0.001, min(timeout, step.timeout))
-                peer = await asyncio.to_thread(pool.learn, step.endpoint, timeout)
-            subchannel = pool.take(step.endpoint, step.cluster, step.authority, peer)
+                self._start(request, await asyncio.to_thread(pool.learn, step.endpoint, timeout))
         except (PeerUnknown, NotReadyError) as error:
             return Failed(FailureKind.CONNECT, str(error))
-        self._subchannel = subchannel
-        self._peer = peer.identity if peer is not None else ""
-        self.call = self._begin(subchannel, request)
         return None
+
+    def start_known(self, request: bytes | None) -> bool:
+        """Without waiting; False where the endpoint must be asked who it is. Raises PeerUnknown, NotReadyError."""
+        peer = self._pool.peer(self._step.endpoint)
+        if peer is None and self._step.endpoint.tls is not None:
+            return False
+        self._start(request, peer)
+        return True
+
+    def _start(self, request: bytes | None, peer: Peer | None) -> None:
+        step = self._step
+        self._subchannel = self._pool.take(step.endpoint, step.cluster, step.authority, peer)
+        self._peer = peer.identity if peer is not None else ""
+        self.call = self._begin(self._subchannel, request)
 
     def _begin(self, subchannel: Subchannel[grpc.aio.Channel], request: bytes | None) -> Any:
         channel: Any = subchannel.channel

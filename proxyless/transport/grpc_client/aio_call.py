@@ -104,7 +104,7 @@ class _UnaryResponse(_Base):
 
     async def _result(self) -> Any:
         try:
-            status = await self._ended()
+            status = await self._rpc.result()
         except asyncio.CancelledError:
             self.cancel()  # whoever gives up waiting gives up the call, as in grpcio
             raise

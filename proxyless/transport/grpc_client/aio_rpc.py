@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from proxyless.engine.call import Call
-from proxyless.engine.steps import Attempt, Delay, Outcome
+from proxyless.engine.steps import Attempt, Delay, Failed, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -67,7 +67,12 @@ class AioRpc:
         if request is not None:
             rpc.request_bytes = len(request)
         self.loop = loop
-        self._task = loop.create_task(self._run())
+        # What was decided before there is a task; and the task, unless whoever waits for the first attempt does it all.
+        self._decided: tuple[Call, Step | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._begun = self._awaited = False
+        if not self._at_once():
+            self._spawn()
 
     # ---- what the application does
 
@@ -75,7 +80,10 @@ class AioRpc:
         if self.status.done():
             return False
         self._finish(CANCELLED)
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._end_attempt()
         return True
 
     def when_done(self, callback: Callable[[], None]) -> None:
@@ -137,11 +145,71 @@ class AioRpc:
         status = self.status.result()
         return None if status.ok else status
 
+    async def result(self) -> Status:
+        """``ended`` for the first who waits for a unary call: a first attempt that settles it needs no task then."""
+        attempt = self._attempt
+        if self._task is not None or self._awaited or attempt is None or self.status.done():
+            return await self.ended()
+        self._awaited = True
+        try:
+            await self._run(self._first(attempt))
+        except BaseException:
+            self.cancel()
+            raise
+        return await self.ended()
+
     # ---- the loop
 
-    async def _run(self) -> None:
+    def _at_once(self) -> bool:
+        """Send a unary call now, if nothing needs to be waited for. A task goes on once the attempt has ended."""
+        request, snapshot = self._request, self._runtime.snapshot()
+        if request is None or not self._unary or self.rpc.request.target not in snapshot.listeners:
+            return False
         try:
-            status = await self._perform()
+            call = self.rpc.begin(snapshot)
+            step = call.next_step()
+            self._decided = call, step
+            if not isinstance(step, Attempt) or not AioUnaryAttempt.serves(step, self.rpc):
+                return False
+            attempt = AioUnaryAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
+            self._begun = attempt.start_known(request)
+        except Exception:
+            return False  # the task will meet it again, and says so
+        if self._begun:
+            if call.mirrored:
+                self._mirror(call)
+            self._attempt = attempt
+            self.started.set_result(None)
+            attempt.call.add_done_callback(self._unless_awaited)
+        return self._begun
+
+    def _unless_awaited(self, _: Any) -> None:
+        if self.status.done():
+            self._end_attempt()
+        elif not self._awaited:
+            self._spawn()
+
+    def _spawn(self) -> None:
+        self._task = self.loop.create_task(self._run(self._perform()))
+
+    async def _first(self, attempt: AioAttempt) -> Status | None:
+        """None if a task goes on."""
+        assert self._decided is not None
+        call, _ = self._decided
+        self._begun = False
+        call.report(await attempt.first(self._wants_head))
+        step = call.next_step()
+        if step is None:
+            return await self._commit(attempt)
+        self._decided = call, step
+        self._spawn()
+        return None
+
+    async def _run(self, performing: "Coroutine[Any, Any, Status | None]") -> None:
+        try:
+            status = await performing
+            if status is None:
+                return
         except asyncio.CancelledError:
             status = CANCELLED
         except ProxylessError as error:
@@ -152,22 +220,20 @@ class AioRpc:
         finally:
             self._stop_pumping()
         self._finish(status)
-        if self._attempt is not None:
-            self._attempt.end()
+        self._end_attempt()
 
     async def _perform(self) -> Status:
         wait = FIRST_WAIT
         while True:
             why = "no connection"
             try:
-                snapshot = await self._resolved()
+                call, step = await self._decide()
             except NotReadyError as error:
                 if not self.rpc.asked.wait_for_ready:
                     raise
                 why = str(error)
             else:
-                call = self.rpc.begin(snapshot)
-                ended = await self._round(call)
+                ended = await self._round(call, step)
                 if ended is not None:
                     return ended
             remaining = self.rpc.remaining()
@@ -177,29 +243,22 @@ class AioRpc:
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    async def _round(self, call: Call) -> Status | None:
+    async def _decide(self) -> tuple[Call, Step | None]:
+        decided, self._decided = self._decided, None
+        if decided is not None:
+            return decided
+        call = self.rpc.begin(await self._resolved())
+        return call, call.next_step()
+
+    async def _round(self, call: Call, step: Step | None) -> Status | None:
         """The status; None if a call that waits for a connection should ask again."""
-        step = call.next_step()
         while step is not None:
             match step:
                 case Attempt():
-                    if (old := self._attempt) is not None:
-                        self._stop_pumping()
-                        old.end()
-                    if call.mirrored:
-                        self._mirror(call)
-                    once = self._unary and self._request is not None and AioUnaryAttempt.serves(step, self.rpc)
-                    kind = AioUnaryAttempt if once else AioAttempt
-                    self._attempt = attempt = kind(self._pool, step, self.rpc, call.record.attempts[-1])
-                    outcome: Outcome | None = await attempt.start(self._request)
-                    if outcome is None:
-                        if self._request is None:
-                            self._pumping = self.loop.create_task(self._pump(attempt.call))
-                        if not self.started.done():
-                            self.started.set_result(None)
-                        self._wake()
-                        outcome = await attempt.first(self._wants_head)
-                    call.report(outcome)
+                    begun, self._begun = self._begun, False
+                    outcome = None if begun else await self._start(step, call)
+                    assert self._attempt is not None
+                    call.report(outcome or await self._attempt.first(self._wants_head))
                 case Delay():
                     await asyncio.sleep(step.seconds)
                 case _:
@@ -209,6 +268,28 @@ class AioRpc:
             step = call.next_step()
         assert self._attempt is not None
         return await self._commit(self._attempt)
+
+    async def _start(self, step: Attempt, call: Call) -> Failed | None:
+        self._stop_pumping()
+        self._end_attempt()
+        if call.mirrored:
+            self._mirror(call)
+        once = self._unary and self._request is not None and AioUnaryAttempt.serves(step, self.rpc)
+        kind = AioUnaryAttempt if once else AioAttempt
+        self._attempt = attempt = kind(self._pool, step, self.rpc, call.record.attempts[-1])
+        failed = await attempt.start(self._request)
+        if failed is None:
+            if self._request is None:
+                self._pumping = self.loop.create_task(self._pump(attempt.call))
+            if not self.started.done():
+                self.started.set_result(None)
+            self._wake()
+        return failed
+
+    def _end_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.end()
 
     async def _commit(self, attempt: AioAttempt) -> Status:
         """The rest of the one attempt that the application gets to see."""
