@@ -28,7 +28,7 @@ logger = logging.getLogger("proxyless.grpc")
 
 
 class AioRpc:
-    """One call in bytes. Futures of its head and its status; a task that performs it.
+    """One call in bytes. Futures of its head and its status; performed by a task, or by who awaits a unary one first.
 
     request: the one message, None for a stream (``write`` then ``done_writing``). unary: there is one response, which
     is kept in ``response``; else ``read`` them. mirrors: takes copies, if any are to be made.
@@ -171,14 +171,13 @@ class AioRpc:
             self._decided = call, step
             if not isinstance(step, Attempt) or not AioUnaryAttempt.serves(step, self.rpc):
                 return False
-            attempt = AioUnaryAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
+            self._attempt = attempt = AioUnaryAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
             self._begun = attempt.start_known(request)
         except Exception:
             return False  # the task will meet it again, and says so
         if self._begun:
             if call.mirrored:
                 self._mirror(call)
-            self._attempt = attempt
             self.started.set_result(None)
             attempt.call.add_done_callback(self._unless_awaited)
         return self._begun
