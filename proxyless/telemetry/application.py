@@ -54,6 +54,13 @@ class serving:  # used like a function; as a generator it would cost each reques
         current.reset(self._token)
 
 
+def serve_from_here(context: RequestContext) -> None:
+    """As ``serving``, in a task that does nothing else: what is set ends with it, so nothing is put back."""
+    current.set(context)
+    if _API in sys.modules:
+        _attach(context.trace)
+
+
 def _attach(trace: TraceContext) -> Callable[[], None]:
     from opentelemetry import context as otel_context
 

@@ -14,7 +14,8 @@ from uvicorn.config import Config
 
 from proxyless.transport.inbound import cycle
 from proxyless.transport.inbound.asgi import MeshASGI
-from proxyless.transport.inbound.protocol import MAX_PIPELINED, MeshProtocol, MeshServerState
+from proxyless.transport.inbound.protocol import MAX_PIPELINED, MeshProtocol
+from proxyless.transport.inbound.server_state import MeshServerState
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]

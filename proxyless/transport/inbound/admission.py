@@ -1,21 +1,23 @@
-"""What happens to a request before its application has it: read, observed, judged; and what the refused are told."""
+"""What happens to a request before its application has it: read, judged; and what the refused are told."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote
 
 from proxyless.engine.caller import Caller
-from proxyless.engine.inbound import ALLOW, Allow, decide, listener_of
+from proxyless.engine.inbound import ALLOW, decide, listener_of
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.telemetry.trace_context import inject
-from proxyless.transport.inbound.connection import EXTENSION, Connection
-from proxyless.transport.inbound.head import Head, read
+from proxyless.transport.inbound.connection import Connection
+from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
+from proxyless.transport.inbound.served_request import Line, ServedRequest
+from proxyless.transport.inbound.target import Target
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,75 +26,67 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Admission:
-    """One request, judged. seen: what telemetry is told. refusal: the mesh's answer instead of the application's.
+def read_scope(scope: Scope, connection: Connection, *, drop_underscores: bool = False) -> tuple[ServedRequest, Target]:
+    """Read an ASGI ``http`` or ``websocket`` scope of any server. drop_underscores: see ``read``."""
+    raw = scope.get("raw_path")
+    # As on the wire. ``raw_path`` is optional in ASGI; without it the path is percent-encoded again.
+    path = raw.decode("latin-1") if raw else quote(scope.get("path", ""), safe="/:@!$&'()*+,;=~-._%")
+    path, _, more = path.partition("?")
+    query = b"&".join(part for part in (more.encode("latin-1"), scope.get("query_string", b"")) if part)
+    method = scope.get("method", "GET")
+    target = Target(path, method)
+    request = read(
+        method,
+        target,
+        query,
+        scope["headers"],
+        connection,
+        scope.get("scheme", "http"),
+        old=scope.get("http_version", "1.1") in ("0.9", "1.0"),
+        drop_underscores=drop_underscores,
+    )
+    return request, target
 
-    scope: becomes the application's, see ``application_scope``.
+
+def judge(request: ServedRequest, caller: Caller, runtime: InboundRuntime, port: int | None) -> Respond | None:
+    """The mesh's answer instead of the application's, None if the application may have the request."""
+    if request.problem:
+        reason = f"the request has {request.problem}"
+        return respond(request, 400, b"Bad Request", reason, (), headers=(("connection", "close"),))
+    verdict = decide(listener_of(runtime.snapshot().inbound, port or 0), caller, request)
+    if verdict is ALLOW:
+        return None
+    if isinstance(verdict, Respond):
+        return verdict
+    request.kept = [line for line in request.kept if line[0].decode("latin-1") not in verdict.remove]
+    request.kept += [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.add]
+    return None
+
+
+def application_headers(request: ServedRequest, seen: ServerObservation) -> list[Line]:
+    """The judged lines, with the request id and trace context that the application should log and may forward.
+
+    Anew: the application may write to them, and telemetry still reads its own.
     """
-
-    __slots__ = ("_connection", "_scope", "head", "refusal", "seen")
-
-    def __init__(
-        self, scope: Scope, connection: Connection, runtime: InboundRuntime, *, drop_underscores: bool = False
-    ) -> None:
-        self._scope = scope
-        self._connection = connection
-        self.head = head = read(scope, connection, drop_underscores=drop_underscores)
-        self.seen: ServerObservation = runtime.telemetry.begin_server(
-            head.request, connection.observed, head.read_lines
-        )
-        port = (scope.get("server") or ("", None))[1]
-        verdict = _judge(head, connection.caller, runtime, port)
-        self.refusal = verdict if isinstance(verdict, Respond) else None
-        if verdict is not ALLOW and isinstance(verdict, Allow):
-            head.headers = [line for line in head.headers if line[0].decode("latin-1") not in verdict.remove]
-            head.headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.add]
-
-    def application_scope(self) -> Scope:
-        """The application's: judged headers, the request id and trace context it should log and may forward."""
-        context = self.seen.context
-        headers = self.head.headers
-        headers.append((b"x-request-id", context.request_id.encode("ascii")))
-        for name, value in inject(context.trace):
-            headers.append((name.encode("ascii"), value.encode("latin-1")))
-        extensions = self._connection.extensions()
-        extensions[EXTENSION]["handled"] = True
-        scope = self._scope
-        if others := scope.get("extensions"):
-            extensions = {**others, **extensions}
-        scope["headers"] = headers
-        scope["extensions"] = extensions
-        if self.head.respelled:
-            # The application sees the path that was judged.
-            path = self.head.request.path.partition("?")[0]
-            scope["raw_path"] = path.encode("latin-1")
-            scope["path"] = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
-        return scope
-
-    async def refuse(self, send: Send) -> None:
-        """Tell telemetry, and answer with ``refusal``, which there must be."""
-        reply = self.refusal
-        assert reply is not None
-        # First: whoever sends the answer tells what he knows of its end, and that is not the reason.
-        self.seen.end(reply.status, reply.flags, response_bytes=len(reply.body), reason=reply.reason or "refused")
-        await _answer(self._scope, send, reply, self.head.request.method)
+    context = seen.context
+    return [
+        *request.kept,
+        (b"x-request-id", context.request_id.encode("ascii")),
+        *[(name.encode("ascii"), value.encode("latin-1")) for name, value in inject(context.trace)],
+    ]
 
 
-def _judge(head: Head, caller: Caller, runtime: InboundRuntime, port: int | None) -> Allow | Respond:
-    if head.problem:
-        reason = f"the request has {head.problem}"
-        return respond(head.request, 400, b"Bad Request", reason, (), headers=(("connection", "close"),))
-    return decide(listener_of(runtime.snapshot().inbound, port or 0), caller, head.request)
-
-
-async def _answer(scope: Scope, send: Send, reply: Respond, method: str) -> None:
+async def refuse(scope: Scope, send: Send, reply: Respond, seen: ServerObservation) -> None:
+    """Tell telemetry, and answer with ``reply``."""
+    # First: whoever sends the answer tells what he knows of its end, and that is not the reason.
+    seen.end(reply.status, reply.flags, response_bytes=len(reply.body), reason=reply.reason or "refused")
     told = (*reply.headers, ("content-length", str(len(reply.body))), ("x-proxyless-reason", reply.reason))
     if reply.flags:
         told += (("x-envoy-response-flags", flag_letters(reply.flags)),)
     headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in told]
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
+        await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else reply.body})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
         await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": reply.body})

@@ -9,7 +9,17 @@ from proxyless.engine.caller import Caller
 from proxyless.engine.steps import Flag
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.transport.inbound.admission import Admission, Application, Message, Receive, Scope, Send
+from proxyless.transport.inbound.admission import (
+    Application,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    application_headers,
+    judge,
+    read_scope,
+    refuse,
+)
 from proxyless.transport.inbound.connection import EXTENSION, Connection
 from proxyless.transport.inbound.runtime import InboundRuntime
 
@@ -33,14 +43,25 @@ class MeshASGI:
             await self.app(scope, receive, send)
             return
         connection = ours.get("connection") or _unknown(scope)
-        admission = Admission(dict(scope), connection, self.runtime, drop_underscores=self.drop_underscores)
-        if admission.refusal is not None:
-            await admission.refuse(send)
+        request, target = read_scope(scope, connection, drop_underscores=self.drop_underscores)
+        seen = self.runtime.telemetry.begin_server(request, connection.observed, request.told)
+        port = (scope.get("server") or ("", None))[1]
+        refusal = judge(request, connection.caller, self.runtime, port)
+        if refusal is not None:
+            await refuse(scope, send, refusal, seen)
             return
-        exchange = (_Http if kind == "http" else _WebSocket)(admission.seen, receive, send)
-        with serving(admission.seen.context):
+        scope = {
+            **scope,
+            "headers": application_headers(request, seen),
+            "extensions": {**(scope.get("extensions") or {}), **connection.extensions(handled=True)},
+        }
+        if target.respelled:
+            # The application sees the path that was judged.
+            scope["raw_path"], scope["path"] = target.raw_path, target.path
+        exchange = (_Http if kind == "http" else _WebSocket)(seen, receive, send)
+        with serving(seen.context):
             try:
-                await self.app(admission.application_scope(), exchange.receive, exchange.send)
+                await self.app(scope, exchange.receive, exchange.send)
             except BaseException as error:
                 exchange.end(type(error).__name__)
                 raise

@@ -51,9 +51,12 @@ class Connection:
         object.__setattr__(self, "observed", observed)
         object.__setattr__(self, "element", element)
 
-    def extensions(self) -> dict[str, Any]:
-        """For one request: fresh, since an application may write to it."""
-        ours = {"peer": self.observed.principal or None, "tls": self.caller.tls, "connection": self}
+    def extensions(self, *, handled: bool = False) -> dict[str, Any]:
+        """For one request: fresh, since an application may write to it.
+
+        handled: it has been judged, so a mesh inside the application leaves it alone.
+        """
+        ours = {"peer": self.observed.principal or None, "tls": self.caller.tls, "connection": self, "handled": handled}
         if self.tls_extension is None:
             return {EXTENSION: ours}
         return {"tls": dict(self.tls_extension), EXTENSION: ours}

@@ -7,15 +7,16 @@ that is one TLS record and one system call, and a process killed in between leav
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
-import re
 from typing import TYPE_CHECKING
 
 from proxyless.engine.steps import Flag
-from proxyless.telemetry.application import serving
+from proxyless.telemetry.application import serve_from_here
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.transport.inbound.admission import Admission, Message, Scope
+from proxyless.transport.inbound.admission import Message, Scope, application_headers, judge, refuse
+from proxyless.transport.inbound.response_head import STATUS_LINES, head_lines
+from proxyless.transport.inbound.served_request import ServedRequest
+from proxyless.transport.inbound.target import Target
 
 if TYPE_CHECKING:
     from proxyless.transport.inbound.asgi import MeshASGI
@@ -28,30 +29,13 @@ logger = logging.getLogger("uvicorn.error")
 _HIGH_WATER = 64 * 1024
 # Seconds without a byte of a body that the application waits for (Envoy's stream_idle_timeout), before it has answered.
 BODY_TIMEOUT = 300.0
-_BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = b"Internal Server Error"
 _NO_BODY = frozenset({204, 304})
 
 
-# The names that applications use, checked and in lower case.
-_MAX_NAMES = 1024
-_names: dict[bytes, bytes] = {}
-
-
-def _valid_name(raw: bytes) -> bytes:
-    if _BAD_NAME.search(raw):
-        raise RuntimeError("Invalid HTTP header name.")
-    name = raw.lower()
-    if len(_names) < _MAX_NAMES:
-        _names[bytes(raw)] = name
-    return name
-
-
 class Cycle:
-    """scope: as the server has it, before the mesh has judged anything.
+    """request: as the mesh read it, before it has judged anything. version: of HTTP.
 
     disconnected: the client has left. response_complete: nothing more is to be written. keep_alive: whether another
     request may follow on the connection.
@@ -65,30 +49,42 @@ class Cycle:
         "_continue",
         "_delivered",
         "_error",
-        "_flush",
         "_head",
-        "_is_head",
         "_left",
         "_no_body",
-        "_old",
         "_protocol",
+        "_query",
+        "_request",
         "_seen",
         "_started",
+        "_target",
+        "_version",
         "disconnected",
         "grpc_status",
         "keep_alive",
         "more_body",
         "received",
         "response_complete",
-        "scope",
         "sent",
         "status",
         "task",
     )
 
-    def __init__(self, protocol: MeshProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+    def __init__(  # noqa: PLR0917  positions are cheaper than names, here
+        self,
+        protocol: MeshProtocol,
+        request: ServedRequest,
+        target: Target,
+        query: bytes,
+        version: str,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
         self._protocol = protocol
-        self.scope = scope
+        self._request = request
+        self._target = target
+        self._query = query
+        self._version = version
         self.keep_alive = keep_alive
         self.task: asyncio.Task[None] | None = None
         self.disconnected = False
@@ -109,11 +105,7 @@ class Cycle:
         # Of the response: whether it began, its head while that waits for the body, and how much body may follow.
         self._started = False
         self._head = b""
-        self._flush: asyncio.Handle | None = None
-        # Of the request, whose scope the application may change.
-        self._is_head = scope["method"] == "HEAD"
-        self._old = scope["http_version"] == "1.0"
-        self._no_body = self._is_head
+        self._no_body = False
         self._chunked = False
         self._left: int | None = None
 
@@ -139,15 +131,16 @@ class Cycle:
 
     async def run(self, app: MeshASGI) -> None:
         """Judge the request; let the application answer it, or answer for it. Never raises."""
+        protocol, request = self._protocol, self._request
         try:
-            connection = self._protocol.facts
-            admission = Admission(self.scope, connection, app.runtime, drop_underscores=app.drop_underscores)
-            self._seen = admission.seen
-            if admission.refusal is not None:
-                await admission.refuse(self.send)
+            runtime, connection = app.runtime, protocol.facts
+            self._seen = seen = runtime.telemetry.begin_server(request, connection.observed, request.told)
+            refusal = judge(request, connection.caller, runtime, protocol.port)
+            if refusal is not None:
+                await refuse({"type": "http", "method": request.method}, self.send, refusal, seen)
                 return
-            with serving(admission.seen.context):
-                result: object = await app.app(admission.application_scope(), self.receive, self.send)  # type: ignore[func-returns-value]
+            serve_from_here(seen.context)
+            result: object = await app.app(self._scope(seen), self.receive, self.send)  # type: ignore[func-returns-value]
         except BaseException as error:
             self._error = type(error).__name__
             logger.error("Exception in ASGI application\n", exc_info=error)
@@ -164,7 +157,27 @@ class Cycle:
         finally:
             self._end()
             if self.task is not None:
-                self._protocol.tasks.discard(self.task)
+                protocol.tasks.discard(self.task)
+
+    def _scope(self, seen: ServerObservation) -> Scope:
+        """ASGI's, all of it the application's to write to."""
+        protocol, request, target = self._protocol, self._request, self._target
+        return {
+            "type": "http",
+            "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
+            "http_version": self._version,
+            "server": protocol.server,
+            "client": protocol.client,
+            "scheme": protocol.scheme,
+            "root_path": "",
+            "method": request.method,
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": self._query,
+            "headers": application_headers(request, seen),
+            "state": protocol.app_state.copy(),
+            "extensions": protocol.facts.extensions(handled=True),
+        }
 
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
@@ -217,31 +230,33 @@ class Cycle:
         if not 200 <= status <= 999:
             # What follows an informational head is the next head: its body would be read as one.
             raise RuntimeError(f"Invalid HTTP status {status}.")
+        protocol, version = self._protocol, self._version
+        plain, framing = head_lines(message.get("headers", ()))
+        content = [
+            STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
+            protocol.server_state.default_lines,
+            *plain,
+        ]
         # Anew: an earlier head may have been refused half-way.
         self._left, self._chunked = None, False
-        content = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in self._protocol.server_state.default_headers:
-            content += (name, b": ", value, b"\r\n")
         closes = False
-        for raw_name, value in message.get("headers", ()):
-            name = _names.get(raw_name) or _valid_name(raw_name)
-            if _BAD_VALUE.search(value):
-                raise RuntimeError("Invalid HTTP header value.")
-            if name == b"content-length":
+        for line in framing:
+            value = line.value
+            if line.name == b"content-length":
                 if not value.isdigit() or self._left is not None:
                     raise RuntimeError("Invalid Content-Length.")
                 self._left = int(value)
-            elif name == b"transfer-encoding":
+            elif line.name == b"transfer-encoding":
                 if value.lower() != b"chunked" or self._chunked:
                     raise RuntimeError("Invalid Transfer-Encoding: the server's own is chunked.")
-                if self._old:
+                if version == "1.0":
                     continue
                 self._chunked = True
-            elif name == b"connection":
+            elif line.name == b"connection":
                 closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
-            elif name == b"grpc-status":
-                self.grpc_status = bytes(value).decode("latin-1")[:3]
-            content += (name, b": ", value, b"\r\n")
+            else:
+                self.grpc_status = value.decode("latin-1")[:3]
+            content.append(line.text)
         if self._chunked and self._left is not None:
             raise RuntimeError("Content-Length and Transfer-Encoding exclude each other.")
         if self._continue and self.more_body:
@@ -251,9 +266,9 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             content.append(b"connection: close\r\n")
-        self._no_body = self._is_head or status in _NO_BODY
+        self._no_body = status in _NO_BODY or self._request.method == "HEAD"
         # To HTTP/1.0 the end of the connection is the end of the body.
-        if self._left is None and not self._chunked and not self._no_body and not self._old:
+        if self._left is None and not self._chunked and not self._no_body and version != "1.0":
             self._chunked = True
             content.append(b"transfer-encoding: chunked\r\n")
         content.append(b"\r\n")
@@ -261,19 +276,13 @@ class Cycle:
         self.status = status
         self._head = b"".join(content)
         # An application that thinks about its body lets the head go before; most do not.
-        self._flush = self._protocol.loop.call_soon(self._write_head)
+        protocol.server_state.flush_soon(self, protocol.loop)
 
-    def _write_head(self) -> None:
-        self._flush = None
-        if head := self._take_head():
+    def flush(self) -> None:
+        """Let the head go, if it still waits for the body."""
+        if self._head and not self.disconnected:
+            head, self._head = self._head, b""
             self._protocol.transport.write(head)
-
-    def _take_head(self) -> bytes:
-        head, self._head = self._head, b""
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        return head
 
     def _write(self, body: bytes, more: bool) -> None:
         self.sent += len(body)
@@ -289,8 +298,8 @@ class Cycle:
                 raise RuntimeError("Response content longer than Content-Length")
             if self._left and not more:
                 raise RuntimeError("Response content shorter than Content-Length")
-        if self._head:
-            head = self._take_head()
+        if head := self._head:
+            self._head = b""
             if len(body) > _HIGH_WATER:
                 self._protocol.transport.write(head)  # rather than copy what is large
             else:
@@ -316,7 +325,7 @@ class Cycle:
             # It is on its way: only an end that is no end can say that it is wrong.
             self._cut()
             return
-        self._take_head()
+        self._head = b""
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(_FAILED)),
@@ -326,7 +335,7 @@ class Cycle:
         self._write(_FAILED, False)
 
     def _cut(self) -> None:
-        self._take_head()
+        self._head = b""
         if self._started and self._left is None and not self._chunked and not self._no_body:
             self._protocol.transport.abort()  # a mere end would complete it
         else:
@@ -334,10 +343,11 @@ class Cycle:
 
     def _end(self) -> None:
         """Tell telemetry, the first time."""
-        if self._seen is None:
+        seen, self._seen = self._seen, None
+        if seen is None:
             return
         gone = self.disconnected and not self.response_complete
-        self._seen.end(
+        seen.end(
             # Nothing was answered: the client is cut off.
             self.status or (0 if gone else 500),
             (Flag.DOWNSTREAM_CONNECTION_TERMINATION,) if gone else (),

@@ -6,31 +6,44 @@ A request whose parts could be read in two ways is refused here, before anybody 
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from proxyless.engine.paths import is_acceptable, normalised
-from proxyless.engine.request import Request
+from proxyless.engine.paths import is_acceptable
 from proxyless.telemetry.telemetry import READ_HEADERS
-from proxyless.telemetry.trace_context import TRACE_HEADERS
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import XFCC, believable, client_cert
-from proxyless.transport.inbound.served_request import ServedRequest
+from proxyless.transport.inbound.served_request import CONTEXT_HEADERS, Line, ServedRequest
+
+if TYPE_CHECKING:
+    from proxyless.transport.inbound.target import Target
 
 _XFCC = XFCC.encode("ascii")
-# What telemetry reads, and writes anew for the application.
-_CONTEXT = TRACE_HEADERS | {"x-request-id"}
 # A Host that two readers could read as two hosts.
 _BAD_HOST = re.compile(r"[^!-~]|[,/\\?#@]")
+_FRAMING = frozenset({"transfer-encoding", "expect"})
 
 
 class _Name:
     """What a header is to us, by its name alone.
 
     plain: the application's, and nothing more. believed: whether to let it through, from anybody and from an
-    authenticated caller. read: by telemetry. context: written anew by telemetry.
+    authenticated caller. read: by telemetry. context: written anew by telemetry. framing: read by the server.
     """
+
+    __slots__ = (
+        "believed",
+        "certificate",
+        "content_type",
+        "context",
+        "framing",
+        "host",
+        "lower",
+        "plain",
+        "read",
+        "text",
+        "underscore",
+    )
 
     def __init__(self, raw: bytes) -> None:
         self.lower = raw.lower()
@@ -41,109 +54,98 @@ class _Name:
         self.believed = (believable(self.text, False), believable(self.text, True))
         self.underscore = "_" in self.text
         self.read = self.text in READ_HEADERS
-        self.context = self.text in _CONTEXT
+        self.context = self.text in CONTEXT_HEADERS
         self.content_type = self.text == "content-type"
+        self.framing = self.text in _FRAMING
         special = self.host or self.certificate or self.read or self.context or self.underscore or self.content_type
-        self.plain = not special and self.believed == (True, True)
+        self.plain = not special and not self.framing and self.believed == (True, True)
 
 
-# Peers choose the names: what is remembered of them is bounded.
-_MAX_NAMES = 1024
+# Peers choose the names and the hosts: what is remembered of them is bounded.
+_MAX_REMEMBERED = 1024
+_LONGEST_NAME = 64
+_LONGEST_HOST = 256
 _names: dict[bytes, _Name] = {}
+_hosts: dict[bytes, tuple[str, str]] = {}
 
 
 def _name(raw: bytes) -> _Name:
     found = _Name(raw)
-    if len(_names) < _MAX_NAMES and len(raw) <= 64:
+    if len(_names) < _MAX_REMEMBERED and len(raw) <= _LONGEST_NAME:
         _names[raw] = found
     return found
 
 
-class Head:
-    """request: as the mesh judges it, header names lower case. problem: why it must be answered 400, "" if sound.
-
-    respelled: whether the path came in another spelling than the normalised one, which ``request`` has.
-    headers: what the application gets, in ASGI's form; forged ones are gone, ours are in, and trace context and request
-    id are still to come. read_lines: what telemetry reads.
-    """
-
-    __slots__ = ("headers", "problem", "read_lines", "request", "respelled")
-
-    def __init__(
-        self,
-        request: Request,
-        headers: list[tuple[bytes, bytes]],
-        read_lines: list[tuple[str, str]],
-        problem: str,
-        respelled: bool,
-    ) -> None:
-        self.request = request
-        self.headers = headers
-        self.read_lines = read_lines
-        self.problem = problem
-        self.respelled = respelled
+def _host(raw: bytes) -> tuple[str, str]:
+    """A Host header as text, and what is wrong with it."""
+    text = raw.decode("latin-1")
+    found = text, host_problem(text)
+    if len(_hosts) < _MAX_REMEMBERED and len(raw) <= _LONGEST_HOST:
+        _hosts[raw] = found
+    return found
 
 
-def read(scope: MutableMapping[str, Any], connection: Connection, *, drop_underscores: bool = False) -> Head:
-    """Read the head of an ASGI ``http`` or ``websocket`` scope.
+def read(  # noqa: PLR0917  the request line and the head, in their order
+    method: str,
+    target: Target,
+    query: bytes,
+    lines: Iterable[Line],
+    connection: Connection,
+    scheme: str = "http",
+    old: bool = False,
+    drop_underscores: bool = False,
+) -> ServedRequest:
+    """Read the head of a request that came on ``connection``. Every request comes by here, so it is one loop.
 
-    drop_underscores: leave out header names with ``_``, which CGI variables cannot tell from ``-`` (CVE-2015-0219).
+    old: of HTTP/1.0, which needs no Host. drop_underscores: leave out header names with ``_``, which CGI variables
+    cannot tell from ``-`` (CVE-2015-0219).
     """
     authenticated = connection.caller.peer is not None
-    kept: list[tuple[bytes, bytes]] = []
-    judged: list[tuple[bytes, bytes]] = []
-    read_lines: list[tuple[str, str]] = []
-    hosts: list[str] = []
+    kept: list[Line] = []
+    told: list[tuple[str, str]] = []
+    framing: list[Line] = []
+    hosts: list[bytes] = []
     forwarded: list[str] = []
     content_type = ""
-    for raw_name, value in scope["headers"]:
+    for line in lines:
+        raw_name, value = line
         name = _names.get(raw_name) or _name(raw_name)
-        line = (name.lower, value)
-        if not name.plain:
-            if not name.believed[authenticated] or (drop_underscores and name.underscore):
-                continue
-            if name.certificate:
-                forwarded.append(value.decode("latin-1"))
-                continue
-            if name.host:
-                hosts.append(value.decode("latin-1"))
-            elif name.content_type:
-                content_type = content_type or value.decode("latin-1")
-            if name.read:
-                read_lines.append((name.text, value.decode("latin-1")))
+        if name.plain:
+            kept.append((name.lower, value))
+            continue
+        if not name.believed[authenticated] or (drop_underscores and name.underscore):
+            continue
+        if name.certificate:
+            forwarded.append(value.decode("latin-1"))
+            continue
+        if name.host:
+            hosts.append(value)
+        elif name.read:
+            told.append((name.text, value.decode("latin-1")))
             if name.context:
-                judged.append(line)
                 continue
-        judged.append(line)
-        kept.append(line)
-    told = client_cert(forwarded, connection)
-    if told is not None:
-        line = (_XFCC, told.encode("latin-1"))
-        judged.append(line)
-        kept.append(line)
-    received = _path(scope)
-    path = normalised(received)
-    method = scope.get("method", "GET")
-    host = hosts[0] if hosts else ""
-    request = ServedRequest(method, connection.local, path, host, scope.get("scheme", "http"), judged, content_type)
-    problem = _problem(scope, hosts, received, method)
-    return Head(request, kept, read_lines, problem, path != received)
-
-
-def _path(scope: MutableMapping[str, Any]) -> str:
-    """As on the wire. ``raw_path`` is optional in ASGI; without it the path is percent-encoded again."""
-    raw = scope.get("raw_path")
-    path: str = raw.decode("latin-1") if raw else quote(scope.get("path", ""), safe="/:@!$&'()*+,;=~-._%")
-    query = scope.get("query_string", b"")
-    return f"{path}?{query.decode('latin-1')}" if query else path
-
-
-def _problem(scope: MutableMapping[str, Any], hosts: list[str], path: str, method: str) -> str:
-    if len(hosts) > 1:
-        return "more than one Host header"
-    if not hosts and scope.get("http_version", "1.1") not in ("0.9", "1.0"):
-        return "no Host header"
-    return (host_problem(hosts[0]) if hosts else "") or path_problem(path, method)
+        elif name.framing:
+            framing.append((name.lower, value.lower()))
+        elif name.content_type:
+            content_type = content_type or value.decode("latin-1")
+        kept.append((name.lower, value))
+    certificate = client_cert(forwarded, connection) if forwarded else connection.element
+    if certificate:
+        kept.append((_XFCC, certificate.encode("latin-1")))
+    path, problem = target.judged, target.problem
+    if query:
+        path = f"{path}?{query.decode('latin-1')}"
+        if b"#" in query:
+            problem = problem or "a fragment in its path"
+    host = ""
+    if len(hosts) == 1:
+        host, malformed = _hosts.get(hosts[0]) or _host(hosts[0])
+        problem = malformed or problem
+    elif hosts:
+        host, problem = hosts[0].decode("latin-1"), "more than one Host header"
+    elif not old:
+        problem = "no Host header"
+    return ServedRequest(method, connection.local, path, host, scheme, kept, told, framing, content_type, problem)
 
 
 def host_problem(host: str) -> str:

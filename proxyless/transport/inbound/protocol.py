@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import re
 import ssl
 import time
-import urllib.parse
 from collections import deque
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from proxyless.engine.caller import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
+from proxyless.transport.inbound.ambiguity import framing_problem, line_problem
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.connection import Connection, examine
 from proxyless.transport.inbound.cycle import Cycle
+from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
+from proxyless.transport.inbound.server_state import MeshServerState
+from proxyless.transport.inbound.target import target
 
 log = logging.getLogger("proxyless.inbound")
 
@@ -34,20 +35,32 @@ MAX_HEADERS = 100
 HEAD_TIMEOUT = 60.0
 # Requests of one connection that wait for the answer to an earlier one. Clients that pipeline at all send a few.
 MAX_PIPELINED = 100
-_FRAMING = frozenset({b"transfer-encoding", b"expect"})
 _TOO_LARGE = "431 Request Header Fields Too Large", "head is larger than 60 KiB or has more than 100 headers"
-
-
-class MeshServerState(ServerState):
-    """draining: answers carry ``connection: close``, so that clients go elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.draining = False
 
 
 class MeshProtocol(HttpToolsProtocol):
     """One accepted connection. ``config.app`` is a ``MeshASGI``. facts: what is known of the connection's peer."""
+
+    # Of the attributes that each request reads, written to without a dictionary.
+    __slots__ = (
+        "_active",
+        "_chunk_is_head",
+        "_chunk_size",
+        "_expiry_timer",
+        "_head_at_most",
+        "_head_bytes",
+        "_head_timer",
+        "_idle_since",
+        "_idle_timer",
+        "_in_head",
+        "_mesh",
+        "_reading",
+        "_runtime",
+        "_unheard",
+        "_waiting",
+        "facts",
+        "port",
+    )
 
     server_state: MeshServerState
     cycle: Cycle | None  # type: ignore[assignment]
@@ -65,6 +78,7 @@ class MeshProtocol(HttpToolsProtocol):
         self._mesh = config.app
         self._runtime = runtime
         self.facts = Connection(Caller())
+        self.port = 0
         self.headers = []
         # Bytes of a head: those that surely are, counted as they come, and those that may be.
         self._head_bytes = 0
@@ -74,8 +88,9 @@ class MeshProtocol(HttpToolsProtocol):
         self._chunk_is_head = True
         # What came since the last part of a body: trailers and chunk extensions, of which nobody hears.
         self._unheard = 0
-        self._framing: list[tuple[bytes, bytes]] = []
-        # Requests that came before the answer to an earlier one, and the one that is being answered.
+        # The request whose body is being read, requests that came before the answer to an earlier one, and the one that
+        # is being answered.
+        self._reading: Cycle | None = None
         self._waiting: deque[Cycle] = deque()
         self._active: Cycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -89,12 +104,12 @@ class MeshProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        port = self.server[1] if self.server else None
+        self.port = port = (self.server[1] if self.server else None) or 0
         try:
             self.facts = examine(
                 tls,
                 self._runtime.identity,
-                self._runtime.snapshot().inbound.get(port or 0),
+                self._runtime.snapshot().inbound.get(port),
                 local=_address(self.server),
                 remote=_address(self.client),
             )
@@ -181,8 +196,7 @@ class MeshProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        if self._framing:
-            self._framing = []
+        self._reading = None
         self._head_at_most = self._chunk_size
         if not self._chunk_is_head:
             self._head_bytes = 0
@@ -191,78 +205,61 @@ class MeshProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
-            name = name.lower()
             self.headers.append((name, value))
-            if name in _FRAMING:
-                self._framing.append((name, value.lower()))
         # Else a trailer. ASGI has no place for it, and among the headers it would say what nobody has judged.
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop_head_timer()
+        if self._head_timer is not None:
+            self._stop_head_timer()
         if self.transport.is_closing():
             return
         parser, url = self.parser, self.url
-        version = parser.get_http_version()
-        method = parser.get_method()
+        version, method = parser.get_http_version(), parser.get_method().decode("ascii")
         if self._is_too_large():
             self._refuse(*_TOO_LARGE)
-        elif (problem := self._problem(version, method)) is not None:
-            self._refuse(*problem)
-        if self.transport.is_closing():
             return
-        if url.startswith(b"/"):
-            raw_path, _, query = url.partition(b"?")
-        else:
-            parsed = httptools.parse_url(url)
-            raw_path, query = parsed.path or b"/", parsed.query or b""
-        path = raw_path.decode("latin-1")
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "root_path": self.root_path,
-            "method": method.decode("ascii"),
-            "path": self.root_path + (urllib.parse.unquote(path) if "%" in path else path),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "state": self.app_state.copy(),
-        }
+        if (problem := line_problem(version, method, url, self.headers)) is not None:
+            self._refuse(*problem)
+            return
+        asked, query = target(url, method)
+        old, drop_underscores = version == "1.0", self._mesh.drop_underscores
+        request = read(method, asked, query, self.headers, self.facts, self.scheme or "", old, drop_underscores)
+        expects = False
+        if request.framing:
+            if (problem := framing_problem(version, request.framing)) is not None:
+                self._refuse(*problem)
+                return
+            expects = not old and (b"expect", b"100-continue") in request.framing
         if parser.should_upgrade():
-            return  # to a WebSocket, or this head comes again without its Upgrade
-        cycle = Cycle(
-            self,
-            self.scope,  # type: ignore[arg-type]
-            keep_alive=not self.server_state.draining and version != "1.0" and parser.should_keep_alive(),
-            expects_continue=bool(self._framing) and version != "1.0" and (b"expect", b"100-continue") in self._framing,
-        )
-        busy = self.cycle is not None and not self.cycle.response_complete
-        self.cycle = cycle
-        if busy:
-            # Pipelined: one after the other, and no more of them than came with this.
-            self.flow.pause_reading()
-            self._waiting.append(cycle)
-            if len(self._waiting) > MAX_PIPELINED:
-                self.transport.close()
-        else:
+            # To a WebSocket, or this head comes again without its Upgrade.
+            self.headers = [(name.lower(), value) for name, value in self.headers]
+            self.scope = {"method": method, "http_version": version, "headers": self.headers}  # type: ignore[typeddict-item]
+            return
+        keep_alive = parser.should_keep_alive() and not old and not self.server_state.draining
+        cycle = Cycle(self, request, asked, query, version, keep_alive, expects)
+        before, self.cycle, self._reading = self.cycle, cycle, cycle
+        if before is None or before.response_complete:
             self._begin(cycle)
+            return
+        # Pipelined: one after the other, and no more of them than came with this.
+        self.flow.pause_reading()
+        self._waiting.append(cycle)
+        if len(self._waiting) > MAX_PIPELINED:
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         self._unheard = 0
-        # After a refused head there is no cycle for the body that may follow it.
-        if self.cycle is not None and not self.transport.is_closing() and not self.parser.should_upgrade():
-            self.cycle.feed(body)
+        # A refused head has no cycle for the body that may follow it.
+        if self._reading is not None:
+            self._reading.feed(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        if self.cycle is not None and not self.transport.is_closing() and not self.parser.should_upgrade():
-            self.cycle.more_body = False
-            self.cycle.wake()
+        if (cycle := self._reading) is not None:
+            cycle.more_body = False
+            cycle.wake()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -271,7 +268,8 @@ class MeshProtocol(HttpToolsProtocol):
         if self._waiting:
             self._begin(self._waiting.popleft())
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -284,8 +282,8 @@ class MeshProtocol(HttpToolsProtocol):
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
         # With a name, or one is made up for each; it takes itself out of the set, without a turn of the loop for that.
-        cycle.task = self.loop.create_task(cycle.run(self._mesh), name="request")
-        self.tasks.add(cycle.task)
+        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), name="request")
+        self.tasks.add(task)
 
     def _close_if_idle(self) -> None:
         """One timer for all requests of the connection: starting one for each would cost more than looking again."""
@@ -318,30 +316,6 @@ class MeshProtocol(HttpToolsProtocol):
         if self._head_at_most <= MAX_HEAD_BYTES:
             return False
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
-
-    def _problem(self, version: str, method: bytes) -> tuple[str, str] | None:
-        """What this server and another before it could understand differently, with the status that says so."""
-        if version not in ("1.0", "1.1"):
-            return "505 HTTP Version Not Supported", f"version is HTTP/{version}"
-        if method == b"CONNECT":
-            return "405 Method Not Allowed", "method is CONNECT, and this is no proxy"
-        if self._framing:
-            codings = [value.strip().lower() for name, value in self._framing if name == b"transfer-encoding"]
-            if codings and codings != [b"chunked"]:
-                return "501 Not Implemented", "Transfer-Encoding is not chunked"
-            if codings and version == "1.0":
-                return "400 Bad Request", "Transfer-Encoding is not of HTTP/1.0"
-        url = self.url
-        if b"#" in url:
-            return "400 Bad Request", "path has a fragment"
-        if url.startswith(b"/"):
-            return None
-        # The URL is the whole one, as to a proxy (RFC 9112 section 3.2.2).
-        hosts = [value.lower() for name, value in self.headers if name == b"host"]
-        _, absolute, rest = self.url.partition(b"://")
-        if absolute and hosts != [re.split(rb"[/?]", rest, maxsplit=1)[0].lower()]:
-            return "400 Bad Request", "URL and its Host header differ"
-        return None
 
     def _refuse(self, status: str, reason: str) -> None:
         if not self._answering():

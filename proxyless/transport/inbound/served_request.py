@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from proxyless.engine.request import Request
+from proxyless.telemetry.trace_context import TRACE_HEADERS
+
+Line = tuple[bytes, bytes]
+# What telemetry reads, and writes anew for the application.
+CONTEXT_HEADERS = TRACE_HEADERS | {"x-request-id"}
 
 
 class ServedRequest(Request):
-    """raw: the judged header lines in ASGI's form, names lower case."""
+    """kept: what the application gets of its headers, in ASGI's form; forged ones are gone, ours are in, and trace
+    context and request id are still to come.
 
-    __slots__ = ("_content_type", "_decoded", "raw")
+    told: the lines that telemetry reads. framing: ``transfer-encoding`` and ``expect``, values lower case. problem: why
+    it must be answered 400, "" if sound.
+    """
+
+    __slots__ = ("_content_type", "_decoded", "framing", "kept", "problem", "told")
 
     def __init__(  # noqa: PLR0917  the request line and the head, in their order
         self,
@@ -17,15 +27,21 @@ class ServedRequest(Request):
         path: str,
         authority: str,
         scheme: str,
-        raw: list[tuple[bytes, bytes]],
+        kept: list[Line],
+        told: list[tuple[str, str]],
+        framing: list[Line],
         content_type: str,
+        problem: str,
     ) -> None:
         self.method = method
         self.target = target
         self.path = path
         self.authority = authority or target
         self.scheme = scheme
-        self.raw = raw
+        self.kept = kept
+        self.told = told
+        self.framing = framing
+        self.problem = problem
         self.replayable = False
         self.deadline = None
         self._content_type = content_type
@@ -39,7 +55,8 @@ class ServedRequest(Request):
     def headers(self) -> list[tuple[str, str]]:
         if self._decoded is None:
             # latin-1 maps every byte to one character, so nothing is lost or widened by decoding.
-            self._decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw]
+            self._decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.kept]
+            self._decoded += [line for line in self.told if line[0] in CONTEXT_HEADERS]
         return self._decoded
 
     @headers.setter

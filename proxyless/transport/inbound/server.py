@@ -18,8 +18,9 @@ from uvicorn.server import HANDLED_SIGNALS, Server
 
 from proxyless.model.errors import ProxylessError
 from proxyless.transport.inbound.accept import AcceptLoop
-from proxyless.transport.inbound.protocol import MeshProtocol, MeshServerState
+from proxyless.transport.inbound.protocol import MeshProtocol
 from proxyless.transport.inbound.runtime import InboundRuntime
+from proxyless.transport.inbound.server_state import MeshServerState
 
 log = logging.getLogger("proxyless.inbound")
 
