@@ -62,10 +62,11 @@ def serve_from_here(context: RequestContext) -> None:
 
 
 def _attach(trace: TraceContext) -> Callable[[], None]:
-    from opentelemetry import context as otel_context
-
-    token = otel_context.attach(sys.modules[_API].set_span_in_context(_span_class()(trace)))
-    return lambda: otel_context.detach(token)
+    api = sys.modules[_API]
+    # The API imports it itself.
+    otel_context = sys.modules["opentelemetry.context"]
+    token = otel_context.attach(api.set_span_in_context(_span_class()(trace)))
+    return functools.partial(otel_context.detach, token)
 
 
 @functools.cache

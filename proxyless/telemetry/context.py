@@ -5,21 +5,25 @@ A sidecar cannot know which outgoing call belongs to which incoming request; a `
 """
 
 from contextvars import ContextVar
-from typing import NamedTuple
 
 from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry.trace_context import TraceContext
 
 
-class RequestContext(NamedTuple):
+class RequestContext:
     """trace: the server's span of this request. request_id: ``x-request-id``. deadline: monotonic seconds after which
     the caller no longer waits, None for no limit. peer: the authenticated caller, None over plaintext.
     """
 
-    trace: TraceContext
-    request_id: str
-    deadline: float | None = None
-    peer: SpiffeId | None = None
+    __slots__ = ("deadline", "peer", "request_id", "trace")
+
+    def __init__(
+        self, trace: TraceContext, request_id: str, deadline: float | None = None, peer: SpiffeId | None = None
+    ) -> None:
+        self.trace = trace
+        self.request_id = request_id
+        self.deadline = deadline
+        self.peer = peer
 
 
 current: ContextVar[RequestContext | None] = ContextVar("proxyless_request_context", default=None)

@@ -183,18 +183,18 @@ class Telemetry:
         """
         if lines is None:
             lines = [line for line in head.headers if line[0] in READ_HEADERS]
-        incoming = extract(lines) if lines else _NO_TRACE
-        trace, span = self._next(incoming.context, incoming.sampled, incoming.formats, head, server=True)
-        request_id = ",".join([value for name, value in lines if name == "x-request-id"]) if lines else ""
-        # A plaintext caller could make us give up on its request early, which harms only itself; but a deadline also
-        # flows on to calls whose work others may share, so it counts only from an authenticated one.
-        waits = patience(lines) if lines and connection.peer is not None else None
-        context = RequestContext(
-            trace,
-            request_id if request_id and acceptable(request_id) else new_request_id(),
-            None if waits is None else time.monotonic() + waits,
-            connection.peer,
-        )
+        incoming, request_id, deadline = _NO_TRACE, "", None
+        if lines:
+            incoming = extract(lines)
+            request_id = ",".join([value for name, value in lines if name == "x-request-id"])
+            if request_id and not acceptable(request_id):
+                request_id = ""
+            # A plaintext caller could make us give up on its request early, which harms only itself; but a deadline
+            # also flows on to calls whose work others may share, so it counts only from an authenticated one.
+            if connection.peer is not None and (waits := patience(lines)) is not None:
+                deadline = time.monotonic() + waits
+        trace, span = self._next(*incoming, head, True)
+        context = RequestContext(trace, request_id or new_request_id(), deadline, connection.peer)
         if method and self.grpc is not None:
             self.grpc.server_started(method)
         seen = ServerObservation(self, head, connection, context, span)
@@ -233,7 +233,7 @@ class Telemetry:
             exports.close()
 
     def _next(
-        self, parent: TraceContext | None, decided: bool | None, formats: Formats, head: Request, *, server: bool
+        self, parent: TraceContext | None, decided: bool | None, formats: Formats, head: Request, server: bool
     ) -> tuple[TraceContext, Span | RpcSpan | None]:
         """The trace context that goes on from here, and our span in it if one is recorded.
 
