@@ -48,7 +48,8 @@ def main() -> None:
     with world(threads) as running:
         sections = [machine(threads, PACKAGES)]
         if arguments.only:
-            chosen = [one for one in s.systems(running) if any(part in one.name for part in arguments.only)]
+            every = [*s.systems(running), *s.servers(running)]
+            chosen = [one for one in every if any(part in one.name for part in arguments.only)]
             with loads(chosen, running) as clients:
                 found = {
                     work: interleave(clients, work, rounds, tell)

@@ -1,7 +1,11 @@
 """W3C and B3 on the wire: what is taken, what is ignored, what goes out."""
 
+import os
+import threading
+
 import pytest
 
+from proxyless.telemetry.request_id import new_request_id
 from proxyless.telemetry.trace_context import Formats, TraceContext, extract, inject
 
 T, S = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -126,3 +130,30 @@ def test_tracestate_is_bounded_and_checked(lines: list[str], state: str) -> None
 def test_what_goes_out(context: TraceContext, lines: dict[str, str]) -> None:
     assert dict(inject(context)) == lines
     assert extract(lines.items()).context == context
+
+
+def test_ids_are_nobody_elses() -> None:
+    """Not another thread's and not a forked child's, though they are made many at a time."""
+    taken: list[str] = []
+
+    def take() -> None:
+        taken.extend(new_request_id() for _ in range(1000))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    new_request_id()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, ",".join(new_request_id() for _ in range(50)).encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        theirs = pipe.read().split(",")
+    ours = [new_request_id() for _ in range(200)]
+    assert len(theirs) == 50
+    assert len({*taken, *theirs, *ours}) == 4000 + 50 + 200
