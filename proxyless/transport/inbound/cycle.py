@@ -280,7 +280,8 @@ class Cycle:
 
     def flush(self) -> None:
         """Let the head go, if it still waits for the body."""
-        if self._head and not self.disconnected:
+        # Writing to a connection that was aborted could raise, and others wait for the same turn.
+        if self._head and not self._protocol.transport.is_closing():
             head, self._head = self._head, b""
             self._protocol.transport.write(head)
 
