@@ -135,6 +135,26 @@ def test_apply_warns_about_what_the_whole_would_be() -> None:
     assert not configuration.apply(f"{text}---\n{service('a')}").problems
 
 
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec: {parentRefs: [{group: "", kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}
+"""
+
+
+def test_apply_says_what_loses_to_what_is_applied() -> None:
+    configuration = opened()
+    rule = "{hosts: [a], http: [{route: [{destination: {host: a}}]}]}"
+    before = f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: rule}}\nspec: {rule}"
+    assert not configuration.apply(f"{service('a')}\n---\n{before}").problems
+    lost = [problem for problem in configuration.apply(ROUTE).problems if problem.kind != "HTTPRoute"]
+    assert [problem.key for problem in lost] == [Key("VirtualService", "default", "rule")]
+    assert "HTTPRoute default/r is used" in lost[0].message
+    # Once is enough.
+    assert {problem.kind for problem in configuration.apply(ROUTE).problems} == {"HTTPRoute"}
+
+
 def test_a_store_that_fails_changes_nothing() -> None:
     class Full(MemoryStore):
         def put_documents(self, documents: Any) -> None:

@@ -109,7 +109,7 @@ def test_a_faulty_document_is_refused_alone() -> None:
         ("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}", "KindNotRead", Level.INFO),
         ("apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: x}", "KindNotActedOn", Level.WARNING),
         ("apiVersion: telemetry.istio.io/v1\nkind: Telemetry", "KindNotActedOn", Level.WARNING),
-        ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "KindNotActedOn", Level.WARNING),
+        ("apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute", "KindNotActedOn", Level.WARNING),
     ],
 )
 def test_other_kinds_are_skipped_and_said_to_be(document: str, code: str, level: Level) -> None:

@@ -29,6 +29,20 @@ spec:
         - {destination: {host: hello, subset: v1}, weight: 90}
         - {destination: {host: hello, subset: v2}, weight: 10}
 """
+# Attached to the service, it comes before the rule for the host.
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: hello}
+spec:
+  parentRefs: [{group: "", kind: Service, name: hello}]
+  rules:
+    - matches: [{path: {value: /only}}]
+      filters:
+        - type: ResponseHeaderModifier
+          responseHeaderModifier: {set: [{name: x-route, value: taken}]}
+      backendRefs: [{name: hello, port: 80}]
+"""
 
 
 def two_versions(local: LocalMesh) -> None:
@@ -62,6 +76,15 @@ def test_ten_percent_land_on_v2_and_explain_says_why(local: LocalMesh, tmp_path:
     assert "VirtualService default/hello" in json.dumps(why)
     assert "90" in text
     assert "10" in text
+
+    rules.write_text(ROUTE)
+    local.run("apply", "--wait", "-f", str(rules))
+    with httpx2.Client(transport=local.mesh().transport()) as client:
+        until("the route", lambda: client.get("http://hello/").status_code == 404 or None)
+        assert client.get("http://hello/only/this").headers["x-route"] == "taken"
+    assert local.json("request", "GET", "http://hello/only")["status"] == 200
+    assert "HTTPRoute default/hello rules[0]" in local.run("explain", "GET", "http://hello/only")
+    assert "hello" in local.run("get", "httproutes")
 
 
 def test_httpx_and_httpx2_sync_and_async(local: LocalMesh) -> None:

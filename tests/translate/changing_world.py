@@ -88,6 +88,32 @@ kind: VirtualService
 metadata: {name: other, namespace: b}
 spec: {exportTo: [b], http: [{route: [{destination: {host: ratings.a}}]}]}
 ---
+kind: HTTPRoute
+metadata: {name: routed, namespace: a}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews}, {group: '', kind: Service, name: reviews, namespace: b}]
+  rules:
+  - matches: [{path: {value: /x}}]
+    backendRefs: [{name: reviews, port: 80}, {name: ratings, port: 80, weight: 3}]
+---
+kind: HTTPRoute
+metadata: {name: routed, namespace: a}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, port: 80}]
+  rules: [{backendRefs: [{name: reviews, namespace: b, port: 81}]}]
+---
+kind: HTTPRoute
+metadata: {name: routed, namespace: b}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, namespace: a}, {group: '', kind: Service, name: reviews}]
+  rules: [{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: reviews, port: 80}}}]}]
+---
+kind: GRPCRoute
+metadata: {name: called, namespace: b}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, sectionName: http}]
+  rules: [{matches: [{method: {service: s}}], backendRefs: [{name: reviews, namespace: a, port: 80}]}]
+---
 kind: DestinationRule
 metadata: {name: near, namespace: a}
 spec:
@@ -309,6 +335,8 @@ _VERSIONS = {
     "PeerAuthentication": "security.istio.io/v1",
     "AuthorizationPolicy": "security.istio.io/v1",
     "RequestAuthentication": "security.istio.io/v1",
+    "HTTPRoute": "gateway.networking.k8s.io/v1",
+    "GRPCRoute": "gateway.networking.k8s.io/v1",
 }
 
 WORKLOADS = [

@@ -116,6 +116,22 @@ def test_a_digest_is_of_the_part_alone() -> None:
     assert {name for name in before if before[name] != after[name]} == {"VirtualService root", "VirtualService inner"}
 
 
+ATTACHED = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: routed}
+spec:
+  parentRefs: [{group: "", kind: Service, name: ratings}]
+  rules: [{backendRefs: [{name: ratings, port: 80}, {name: nobody, port: 80}]}]
+"""
+
+
+@pytest.mark.parametrize("yaml", [ATTACHED, ATTACHED.replace("[{backendRefs", "[] # ")])
+def test_routes_that_are_attached_stand_behind_their_services_routes(yaml: str) -> None:
+    assert sources(LIBRARY, type_urls.ROUTE, f"{RATINGS}:80", YAML + yaml).keys() == {"HTTPRoute routed"}
+
+
 def test_what_nothing_stands_behind() -> None:
     translator = Translator(world(""))
     assert translator.sources(GRPC, type_urls.ROUTE, "nobody:80", b"") == {}

@@ -15,6 +15,7 @@ from proxyless.control_plane.configuration.scan import Seen, check_paths, scan
 from proxyless.control_plane.replaced import replaced
 from proxyless.control_plane.resources.problem import Level, Problem, has_error
 from proxyless.control_plane.resources.resource import Key, Resource
+from proxyless.control_plane.resources.validation.attachments import CONFLICTS
 from proxyless.control_plane.resources.validation.references import REFERRING, References
 from proxyless.control_plane.store.store import Store
 from proxyless.model.errors import ConfigurationError
@@ -150,7 +151,10 @@ class Configuration:
         if any(key.kind in REFERRING for key in puts):
             after = {**self._applied, **self._files.served, **written}
             found = self._references.problems(after, self._hosts())
-            problems += [problem for problem in found if problem.key in puts]
+            before = frozenset(self._published[1] if self._published else ())
+            # What loses to one of these is said now too: nobody may look at it again.
+            lost = {problem for problem in found if problem.code in CONFLICTS} - before
+            problems += [problem for problem in found if problem.key in puts or problem in lost]
         if has_error(problems):
             return Applied({}, tuple(problems))
         changes = {key: self._change(key, held) for key, held in puts.items()}

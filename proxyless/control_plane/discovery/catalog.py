@@ -5,6 +5,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from proxyless.control_plane.discovery.attached_routes import KINDS, AttachedRoutes
 from proxyless.control_plane.discovery.changes import changes
 from proxyless.control_plane.discovery.destination_rules import DestinationRules, priority_keys
 from proxyless.control_plane.discovery.egress import Egress, EgressListener, Sidecars
@@ -21,6 +22,7 @@ from proxyless.control_plane.discovery.topics import (
     SERVICES,
     SIDECARS,
     Topic,
+    attached_topic,
     authorizations_topic,
     key_set_topic,
     policy_topic,
@@ -76,6 +78,8 @@ class Catalog:
         hosts = self._services.by_host
         moved = frozenset[str]() if self._services is services else self._services.moved
         self.virtual_services: VirtualServices = virtual_services.changed(change.of("VirtualService"), moved, hosts)
+        attached_routes = before.attached_routes if before else AttachedRoutes(settings)
+        self.attached_routes: AttachedRoutes = attached_routes.changed(change.of(*KINDS))
         self.destination_rules: DestinationRules = destination_rules.changed(change.of("DestinationRule"), moved, hosts)
         self.peer_authentications: PeerAuthentications = (
             before.peer_authentications
@@ -110,6 +114,9 @@ class Catalog:
         if self.virtual_services is not before.virtual_services:
             yield RULES
             yield from map(rule_topic, self.virtual_services.touched)
+        if self.attached_routes is not before.attached_routes:
+            yield RULES
+            yield from map(attached_topic, self.attached_routes.touched)
         if self.destination_rules is not before.destination_rules:
             yield from map(policy_topic, self.destination_rules.touched)
         if self.peer_authentications is not before.peer_authentications:
@@ -172,6 +179,7 @@ class Catalog:
             known.view = view
             known._egress = egress
             known.virtual_services = self.virtual_services.within(egress)
+            known.attached_routes = self.attached_routes.within(egress)
             known._destinations = None
             self._views[view] = known
         return known
@@ -273,10 +281,11 @@ class Catalog:
         return [(host, service) for host, service in found if service is not None and service.host != host]
 
     def _sent_to(self, namespace: str) -> frozenset[str]:
-        """The hosts that imported VirtualServices send to, and the egress proxy."""
+        """The hosts that imported VirtualServices and routes send to, and the egress proxy."""
         if self._destinations is None:
             proxy = self.egress_proxy()
-            self._destinations = self.virtual_services.sent_to(namespace) | ({proxy.host} if proxy else set())
+            ruled = self.virtual_services.sent_to(namespace) | self.attached_routes.sent_to(namespace)
+            self._destinations = ruled | ({proxy.host} if proxy else set())
         return self._destinations
 
     def qualify(self, host: str, namespace: str) -> str:

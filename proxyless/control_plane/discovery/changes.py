@@ -18,8 +18,12 @@ class Changes:
     workloads: Replaced[Workload]
     key_sets: frozenset[str]
 
-    def of(self, kind: str) -> Replaced[Resource[Any]]:
-        return self.resources.get(kind) or Replaced()
+    def of(self, *kinds: str) -> Replaced[Resource[Any]]:
+        found: Replaced[Resource[Any]] = Replaced()
+        for each in (self.resources[kind] for kind in kinds if kind in self.resources):
+            found.gone.extend(each.gone)
+            found.came.extend(each.came)
+        return found
 
 
 def changes(before: World | None, after: World) -> Changes:

@@ -26,6 +26,10 @@ def rule_topic(host: str) -> Topic:
     return "rule", _ANY if host.startswith("*") else host
 
 
+def attached_topic(host: str) -> Topic:
+    return "attached", host
+
+
 def policy_topic(host: str) -> Topic:
     return "policy", _ANY if host.startswith("*") else host
 
@@ -75,10 +79,12 @@ def topics(
             return PEERS, *(("endpoints", *bucket) for bucket in EndpointSources.buckets(service))
         case "", "key_set", (url,):
             return (key_set_topic(url),)
-        case "virtual_services", "of", (host, _):
+        case "virtual_services", "of" | "named", (host, _):
             return rule_topic(host), rule_topic(_ANY)
         case "virtual_services", "about", (host, _) if not host.startswith("*"):
             return rule_topic(host), rule_topic(_ANY)
+        case "attached_routes", "of", (host, *_):
+            return (attached_topic(host),)
         case "virtual_services", _, _:
             return (RULES,)
         case "destination_rules", "of", (host, *_):

@@ -147,6 +147,11 @@ class VirtualServices:
             best = self._best(found, namespace) if found else None
         return best.resource if best else None
 
+    def named(self, host: str, namespace: str) -> Resource[Any] | None:
+        """The same, of those that name this very host."""
+        best = self._best(host, namespace)
+        return best.resource if best else None
+
     def about(self, host: str, namespace: str) -> list[Resource[Any]]:
         """Every rule with a host that overlaps with ``host``, the oldest first: L4 routes of all count (Istio)."""
         patterns = [host, *(one for one in self._wildcards if covers(one, host))]

@@ -3,7 +3,7 @@
 The table is what shrinks when a feature arrives: remove the field's line here in the change that acts on it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,9 @@ from proxyless.control_plane.resources.authorization_policy import (
 )
 from proxyless.control_plane.resources.base import camel
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec, TLSMode, TrafficPolicy
+from proxyless.control_plane.resources.gateway_route import GRPCRouteFilter
+from proxyless.control_plane.resources.grpc_route import GRPCBackendRef, GRPCRouteRule, GRPCRouteSpec
+from proxyless.control_plane.resources.http_route import HTTPBackendRef, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec
 from proxyless.control_plane.resources.problem import Level, Problem
 from proxyless.control_plane.resources.request_authentication import RequestAuthenticationSpec
 from proxyless.control_plane.resources.resource import Resource
@@ -58,6 +61,15 @@ _POLICY: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_EXTENSION = "there are no such filters; requests of this rule are answered with"
+_ROUTE: Mapping[str, str] = MappingProxyType(
+    {
+        "useDefaultGateways": "gateways are not served",
+        "hostnames": "in the mesh the Service that is called chooses the route, not its hostnames",
+        "rules.sessionPersistence": "use consistentHash of a DestinationRule",
+    }
+)
+
 # PortTrafficPolicy does not have these.
 _NOT_PER_PORT = frozenset({"proxyProtocol", "tunnel"})
 
@@ -71,6 +83,17 @@ NOT_ACTED_ON: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "spec.http.corsPolicy": _ENVOY,
             "spec.http.retries.retryRemoteLocalities": _ENVOY,
             "spec.http.match.statPrefix": _ENVOY,
+        },
+        "HTTPRoute": {
+            **{f"spec.{field}": note for field, note in _ROUTE.items()},
+            "spec.rules.filters.cors": _ENVOY,
+            "spec.rules.filters.extensionRef": f"{_EXTENSION} 500",
+            "spec.rules.backendRefs.filters.extensionRef": f"{_EXTENSION} 500",
+        },
+        "GRPCRoute": {
+            **{f"spec.{field}": note for field, note in _ROUTE.items()},
+            "spec.rules.filters.extensionRef": f"{_EXTENSION} 503",
+            "spec.rules.backendRefs.filters.extensionRef": f"{_EXTENSION} 503",
         },
         "DestinationRule": {
             f"{level}.{field}": note
@@ -188,6 +211,8 @@ def _values(resource: Resource[Any]) -> Iterator[tuple[str, str]]:
                 if not jwt.jwks and not key_sets.source(jwt):
                     note = "is no URL to discover keys from; without jwks or jwksUri all its tokens are refused"
                     yield f"spec.jwtRules[{index}].issuer", note
+        case HTTPRouteSpec() | GRPCRouteSpec() as spec:
+            yield from _references(spec)
         case ServiceEntrySpec() as spec:
             for index, endpoint in enumerate(spec.endpoints):
                 yield from _socket(f"spec.endpoints[{index}].address", endpoint)
@@ -214,6 +239,33 @@ def _authorization(resource: Resource[Any], spec: AuthorizationPolicySpec) -> It
                 yield f"spec.rules[{index}].when[{number}].key", _ENVOY
             elif condition.key.lower() in (f"{HEADERS}[:authority]", f"{HEADERS}[host]"):
                 yield f"spec.rules[{index}].when[{number}].key", blind
+
+
+def _references(spec: HTTPRouteSpec | GRPCRouteSpec) -> Iterator[tuple[str, str]]:
+    to_a_service = "name a Service to apply the route inside the mesh"
+    if not spec.parent_refs:
+        yield "spec.parentRefs", f"the route is attached to nothing; {to_a_service}"
+    for index, parent in enumerate(spec.parent_refs):
+        if not parent.is_service:
+            what = "gateways are not served" if parent.kind == "Gateway" else f"nothing is attached to a {parent.kind}"
+            yield f"spec.parentRefs[{index}]", f"{what}; {to_a_service}"
+    rules: Sequence[HTTPRouteRule | GRPCRouteRule] = spec.rules
+    for index, rule in enumerate(rules):
+        path = f"spec.rules[{index}]"
+        backends: Sequence[HTTPBackendRef | GRPCBackendRef] = rule.backend_refs
+        for position, backend in enumerate(backends):
+            here = f"{path}.backendRefs[{position}]"
+            if not backend.is_service:
+                yield here, f"nothing is sent to a {backend.kind}; its share is answered with an error"
+            yield from _mirrors(f"{here}.filters", backend.filters)
+        yield from _mirrors(f"{path}.filters", rule.filters)
+
+
+def _mirrors(path: str, filters: Sequence[HTTPRouteFilter | GRPCRouteFilter]) -> Iterator[tuple[str, str]]:
+    for index, one in enumerate(filters):
+        if one.request_mirror is not None and not one.request_mirror.backend_ref.is_service:
+            kind = one.request_mirror.backend_ref.kind
+            yield f"{path}[{index}].requestMirror.backendRef", f"nothing is mirrored to a {kind}"
 
 
 def _gateways(path: str, route: HTTPRoute | TLSRoute | TCPRoute) -> Iterator[tuple[str, str]]:

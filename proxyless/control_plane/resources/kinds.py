@@ -7,6 +7,9 @@ from types import MappingProxyType
 from proxyless.control_plane.resources.authorization_policy import AuthorizationPolicySpec
 from proxyless.control_plane.resources.base import Spec
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec
+from proxyless.control_plane.resources.gateway_route import GATEWAY_API
+from proxyless.control_plane.resources.grpc_route import GRPCRouteSpec
+from proxyless.control_plane.resources.http_route import HTTPRouteSpec
 from proxyless.control_plane.resources.mesh_config import MeshConfigSpec
 from proxyless.control_plane.resources.peer_authentication import PeerAuthenticationSpec
 from proxyless.control_plane.resources.request_authentication import RequestAuthenticationSpec
@@ -18,7 +21,6 @@ from proxyless.control_plane.resources.workload_entry import WorkloadEntrySpec
 
 _NETWORKING = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 _SECURITY = ("security.istio.io/v1", "security.istio.io/v1beta1")
-_GATEWAY_API = "gateway.networking.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ KINDS = MappingProxyType(
             Kind("ServiceEntry", _NETWORKING, ServiceEntrySpec, "serviceentries", ("se",)),
             Kind("WorkloadEntry", _NETWORKING, WorkloadEntrySpec, "workloadentries", ("we",)),
             Kind("Sidecar", _NETWORKING, SidecarSpec, "sidecars"),
+            Kind("HTTPRoute", (f"{GATEWAY_API}/v1", f"{GATEWAY_API}/v1beta1"), HTTPRouteSpec, "httproutes"),
+            Kind("GRPCRoute", (f"{GATEWAY_API}/v1",), GRPCRouteSpec, "grpcroutes"),
             # ``spec: {}`` is a policy too: it says "inherit".
             Kind(
                 "PeerAuthentication", _SECURITY, PeerAuthenticationSpec, "peerauthentications", ("pa",), required=False
@@ -76,12 +80,10 @@ _NOT_ACTED_ON = MappingProxyType(
         "security.istio.io": set(),
         "telemetry.istio.io": {"Telemetry"},
         "extensions.istio.io": {"WasmPlugin", "ExtensionFilter"},
-        _GATEWAY_API: {
+        GATEWAY_API: {
             "BackendTLSPolicy",
-            "GRPCRoute",
             "Gateway",
             "GatewayClass",
-            "HTTPRoute",
             "ListenerSet",
             "ReferenceGrant",
             "TCPRoute",

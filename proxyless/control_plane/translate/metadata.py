@@ -13,7 +13,13 @@ PROXYLESS = "proxyless"
 TRANSPORT_SOCKET_MATCH = "envoy.transport_socket_match"
 
 _PATH = "/apis/networking.istio.io/v1/namespaces"
-_PLURALS = {"VirtualService": "virtual-service", "DestinationRule": "destination-rule"}
+_ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces"
+_PLURALS = {
+    "VirtualService": "virtual-service",
+    "DestinationRule": "destination-rule",
+    "HTTPRoute": "http-route",
+    "GRPCRoute": "grpc-route",
+}
 _KINDS = {path: kind for kind, path in _PLURALS.items()}
 
 
@@ -31,13 +37,14 @@ def metadata(**namespaces: Mapping[str, Any]) -> base_pb2.Metadata:
 def config_path(resource: Resource[Any]) -> str:
     """Istio's reference to the rule that made a resource (util.BuildConfigInfoMetadata)."""
     kind = _PLURALS.get(resource.kind, resource.kind.lower())
-    return f"{_PATH}/{resource.namespace}/{kind}/{resource.name}"
+    path = _ROUTES if resource.kind in {"HTTPRoute", "GRPCRoute"} else _PATH
+    return f"{path}/{resource.namespace}/{kind}/{resource.name}"
 
 
 def rule_of(message_metadata: base_pb2.Metadata) -> Key | None:
     """The rule that ``config_path`` wrote into a resource's metadata."""
     path = message_metadata.filter_metadata[ISTIO]["config"] if _has_rule(message_metadata) else ""
-    namespace, _, rest = str(path).removeprefix(f"{_PATH}/").partition("/")
+    namespace, _, rest = str(path).removeprefix(f"{_PATH}/").removeprefix(f"{_ROUTES}/").partition("/")
     kind, _, name = rest.partition("/")
     return Key(_KINDS[kind], namespace, name) if kind in _KINDS else None
 

@@ -1,4 +1,4 @@
-"""What a matched VirtualService route does: forward, redirect, answer."""
+"""What a matched route does: forward, redirect, answer."""
 
 import base64
 import binascii
@@ -9,6 +9,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as rc
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
+from proxyless.control_plane.resources.attached_rule import RuleRedirect
 from proxyless.control_plane.resources.virtual_service import (
     Destination,
     HTTPDirectResponse,
@@ -73,6 +74,13 @@ def redirect(asked: HTTPRedirect, port: int, notes: Notes, origin: str) -> rc.Re
     chosen = asked.port or (port if asked.derive_port is RedirectPortSelection.FROM_REQUEST_PORT else 0)
     if (asked.scheme or "http", chosen) not in _DEFAULT_PORTS:
         action.port_redirect = chosen
+    if isinstance(asked, RuleRedirect):
+        if asked.uri_regex_rewrite is not None:
+            action.regex_rewrite.pattern.CopyFrom(regex(asked.uri_regex_rewrite.match))
+            action.regex_rewrite.substitution = asked.uri_regex_rewrite.rewrite
+        # The host that was requested has a port with it, which would stay.
+        if not asked.authority and ("http", port) not in _DEFAULT_PORTS:
+            action.port_redirect = chosen
     return action
 
 

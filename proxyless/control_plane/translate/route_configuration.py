@@ -3,6 +3,7 @@
 from envoy.config.route.v3 import route_components_pb2 as rc
 from envoy.config.route.v3 import route_pb2
 
+from proxyless.control_plane.discovery.attached_routes import comes_first
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.service import Service
 from proxyless.control_plane.resources.names import canonical, split_target
@@ -34,6 +35,11 @@ def routes_to(
 ) -> list[rc.Route]:
     """The routes of a host that is ``Reach.ROUTED`` on this port."""
     builder = RouteBuilder(catalog, scope, host, port, notes)
+    if service is not None and (declared := service.port(port)) is not None:
+        attached = catalog.attached_routes.of(host, scope.namespace, port, declared.name)
+        named = catalog.virtual_services.named(host, scope.namespace) if attached else None
+        if attached and not (named is not None and comes_first(named, attached, scope.namespace)):
+            return builder.of_attached(attached)
     rule = catalog.virtual_services.of(host, scope.namespace)
     routes = builder.of_rule(rule) if rule is not None else []
     if not routes and service is not None:

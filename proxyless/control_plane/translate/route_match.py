@@ -8,6 +8,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from proxyless.control_plane.discovery.service import selects
+from proxyless.control_plane.resources.attached_rule import SegmentPrefix
 from proxyless.control_plane.resources.base import StringMatch
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, HTTPMatchRequest
 from proxyless.control_plane.translate.client import ClientKind, Scope
@@ -44,7 +45,7 @@ def route_match(match: HTTPMatchRequest | None, scope: Scope, notes: Notes, orig
     if match.query_params and scope.kind is ClientKind.GRPC:
         notes.add(f"{origin}: left out, gRPC cannot match query parameters")
         return None
-    result = _path(match.uri)
+    result = _path(match.uri, scope.kind)
     result.case_sensitive.CopyFrom(BoolValue(value=not match.ignore_uri_case))
     result.headers.extend(_headers(match))
     for pseudo, condition in (
@@ -99,12 +100,17 @@ def _takes_nothing(matcher: string_pb2.StringMatcher) -> bool:
 def is_catch_all(match: rc.RouteMatch) -> bool:
     """Nothing gets past such a route, so those after it are not sent (Istio)."""
     everything = match.prefix == "/" or match.safe_regex.regex == ".*"
-    return everything and not match.headers and not match.query_parameters
+    return everything and not (match.headers or match.query_parameters or match.HasField("runtime_fraction"))
 
 
-def _path(uri: StringMatch | None) -> rc.RouteMatch:
+def _path(uri: StringMatch | None, kind: ClientKind) -> rc.RouteMatch:
     if uri is None or uri.is_presence:
         return rc.RouteMatch(prefix="/")
+    if isinstance(uri, SegmentPrefix) and uri.prefix:
+        # gRPC does not have it (gRFC A28).
+        if kind is ClientKind.GRPC:
+            return rc.RouteMatch(safe_regex=regex(f"{re2.escape(uri.prefix)}(?:/.*)?"))
+        return rc.RouteMatch(path_separated_prefix=uri.prefix)
     if uri.exact is not None:
         return rc.RouteMatch(path=uri.exact)
     if uri.prefix is not None:

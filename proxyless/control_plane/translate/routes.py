@@ -1,13 +1,19 @@
-"""The routes of one target: those of its VirtualService, or the one default route to its service."""
+"""The routes of one target: those of its VirtualService or of what is attached to its service, or the one default route
+to its service.
+"""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as rc
 
+from proxyless.control_plane.discovery.attached_routes import AttachedRoute
 from proxyless.control_plane.discovery.catalog import Catalog
+from proxyless.control_plane.resources.attached_rule import AttachedRule
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.virtual_service import Destination, HTTPMatchRequest, HTTPRoute
 from proxyless.control_plane.translate import cors, fault
+from proxyless.control_plane.translate.attached import attached_rules
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import ClusterName
 from proxyless.control_plane.translate.delegate import expanded
@@ -15,6 +21,7 @@ from proxyless.control_plane.translate.destination import destination_cluster
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.header_operations import header_changes
 from proxyless.control_plane.translate.load_balancing import hash_policy
+from proxyless.control_plane.translate.matchers import fraction
 from proxyless.control_plane.translate.metadata import config_path, metadata
 from proxyless.control_plane.translate.retry_policy import retry_policy
 from proxyless.control_plane.translate.route_action import Forwarding, direct_response, forward, redirect, set_timeout
@@ -48,8 +55,23 @@ class RouteBuilder:
 
     def of_rule(self, rule: Resource[Any]) -> list[rc.Route]:
         """In the rule's order, one for each alternative of a ``match``, up to the first that nothing gets past."""
+        return self._routes(expanded(self._catalog, rule, self._notes))
+
+    def of_attached(self, attached: Sequence[AttachedRoute]) -> list[rc.Route]:
+        """In the order of precedence. What matches none of them is answered with 404, never sent (GEP-1426)."""
+        routes = self._routes(attached_rules(self._catalog, self._scope, attached, self._notes))
+        if routes:
+            return routes
+        route = rc.Route(name="unmatched", match=rc.RouteMatch(prefix="/"))
+        route.direct_response.status = 404
+        oldest = attached[0].resource
+        origin = f"{oldest.kind} {oldest.namespace}/{oldest.name}"
+        route.metadata.CopyFrom(metadata(istio={"config": config_path(oldest)}, proxyless={"origin": origin}))
+        return [route]
+
+    def _routes(self, rules: Iterable[tuple[HTTPRoute, Resource[Any], str]]) -> list[rc.Route]:
         routes: list[rc.Route] = []
-        for http, written_in, origin in expanded(self._catalog, rule, self._notes):
+        for http, written_in, origin in rules:
             for match in http.match or (None,):
                 route = self._route(http, match, written_in, origin)
                 if route is None:
@@ -70,6 +92,8 @@ class RouteBuilder:
         matched = route_match(match, self._scope, self._notes, origin)
         if matched is None:
             return None
+        if isinstance(http, AttachedRule) and http.share is not None:
+            matched.runtime_fraction.default_value.CopyFrom(fraction(http.share.value))
         name = f"{http.name}.{match.name}" if match is not None and match.name else http.name
         route = rc.Route(name=name, match=matched)
         route.metadata.CopyFrom(metadata(istio={"config": config_path(rule)}, proxyless={"origin": origin}))

@@ -28,7 +28,7 @@ from proxyless.control_plane.translate.traffic_policy import cluster_policy
 TRACED = frozenset(
     {
         "VirtualService", "DestinationRule", "Service", "ServiceEntry", "EndpointSlice", "WorkloadEntry",
-        "PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication",
+        "PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication", "HTTPRoute", "GRPCRoute",
     }
 )  # fmt: skip
 # What people ask about again and again is remembered, up to a point.
@@ -82,7 +82,8 @@ class Sources:
         target = split_target(virtual_host)
         if rule is not None:
             yield rule
-            if target and (root := self._catalog.virtual_services.of(target[0], scope.namespace)):
+            root = self._catalog.virtual_services.of(target[0], scope.namespace) if target else None
+            if root is not None and rule.kind == root.kind:
                 # Another one if this is a delegate's route.
                 yield root.key
         elif target:

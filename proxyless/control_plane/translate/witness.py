@@ -16,6 +16,7 @@ from proxyless.control_plane.resources.resource import Resource
 Question = tuple[Hashable, ...]
 _PARTS = (
     "virtual_services",
+    "attached_routes",
     "destination_rules",
     "peer_authentications",
     "authorization_policies",

@@ -11,6 +11,7 @@ from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.validation.authorization_policy import check_authorization_policy
 from proxyless.control_plane.resources.validation.checks import Checks
 from proxyless.control_plane.resources.validation.destination_rule import check_destination_rule
+from proxyless.control_plane.resources.validation.gateway_route import check_grpc_route, check_http_route
 from proxyless.control_plane.resources.validation.peer_authentication import check_peer_authentication
 from proxyless.control_plane.resources.validation.request_authentication import check_request_authentication
 from proxyless.control_plane.resources.validation.service import check_endpoint_slice, check_service
@@ -22,6 +23,8 @@ _CHECKS: dict[str, Callable[[Checks, Any], None]] = {
     "AuthorizationPolicy": check_authorization_policy,
     "DestinationRule": check_destination_rule,
     "EndpointSlice": check_endpoint_slice,
+    "GRPCRoute": check_grpc_route,
+    "HTTPRoute": check_http_route,
     "PeerAuthentication": check_peer_authentication,
     "RequestAuthentication": check_request_authentication,
     "Service": check_service,

@@ -13,15 +13,18 @@ from proxyless.control_plane.groups import Groups
 from proxyless.control_plane.replaced import Replaced, replaced
 from proxyless.control_plane.resources.destination_rule import DestinationRuleSpec
 from proxyless.control_plane.resources.names import Known, canonical, covers, qualify, service_host
-from proxyless.control_plane.resources.problem import Level, Problem
+from proxyless.control_plane.resources.problem import Problem
 from proxyless.control_plane.resources.resource import Key, Resource
 from proxyless.control_plane.resources.service_entry import ServiceEntrySpec
+from proxyless.control_plane.resources.validation.attachments import CONFLICT, attached_to, conflicts, warning
 from proxyless.control_plane.resources.virtual_service import MESH_GATEWAY, Destination, VirtualServiceSpec
 
 NOT_FOUND = "ReferencedResourceNotFound"
 # What refers to others.
-REFERRING = frozenset({"VirtualService", "DestinationRule", "Sidecar"})
-CONFLICT = "ConflictingMeshGatewayVirtualServiceHosts"
+REFERRING = frozenset({"VirtualService", "DestinationRule", "Sidecar", "HTTPRoute", "GRPCRoute"})
+
+# Both kinds of route refer alike.
+_READ_AS = {"GRPCRoute": "HTTPRoute"}
 
 
 def check_references(
@@ -33,7 +36,7 @@ def check_references(
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A VirtualService or DestinationRule, its hosts, and its problems but for conflicts. names: the hosts whose being
+    """What refers to hosts (a route, to its parents), and its problems but for conflicts. names: the hosts whose being
     known or not decided about that.
     """
 
@@ -86,11 +89,16 @@ class References:
 
     def __init__(self, cluster_domain: str) -> None:
         self.hosts: frozenset[str] = frozenset()
+        self._domain = cluster_domain
         self._resources: Mapping[Key, Resource[Any]] = {}
         self._world = _World(cluster_domain)
         self._rules = _Reads(self._world.read_rule)
         self._routes = _Reads(self._world.read_routes)
         self._claims: Groups[_Read] = Groups(lambda one: [(host,) for host in dict.fromkeys(one.claims)], order=_age)
+        self._attached = _Reads(self._world.read_attached)
+        self._attachments: Groups[_Read] = Groups(
+            lambda one: [(host,) for host in dict.fromkeys(one.hosts)], order=_age
+        )
         # By the host that several want.
         self._conflicts: dict[str, tuple[Problem, ...]] = {}
         self._sidecars: list[Resource[Any]] = []
@@ -100,15 +108,16 @@ class References:
         changes = replaced(self._resources, resources)
         by_kind: dict[str, Replaced[Resource[Any]]] = defaultdict(Replaced)
         for each in changes.gone:
-            by_kind[each.kind].gone.append(each)
+            by_kind[_READ_AS.get(each.kind, each.kind)].gone.append(each)
         for each in changes.came:
-            by_kind[each.kind].came.append(each)
+            by_kind[_READ_AS.get(each.kind, each.kind)].came.append(each)
         known = frozenset(hosts)
         moved = self._world.serve((by_kind["Service"], by_kind["ServiceEntry"]), self.hosts, known)
         self._resources, self.hosts = resources, known
         self._rules.change(by_kind["DestinationRule"], moved)
         subsets = self._world.divide(self._rules.gone, self._rules.came)
         self._routes.change(by_kind["VirtualService"], moved | subsets)
+        self._attached.change(by_kind["HTTPRoute"], moved)
         self._find_conflicts()
         others = by_kind["Sidecar"]
         if others:
@@ -116,13 +125,18 @@ class References:
             self._sidecars = sorted(found, key=lambda each: each.age)
         if others or (self._sidecars and (moved or subsets or self._routes.gone or self._routes.came)):
             self._of_sidecars = tuple(self._check_sidecars())
-        wrong = (*self._rules.wrong.values(), *self._routes.wrong.values(), *self._conflicts.values())
+        of_each = (self._rules.wrong, self._routes.wrong, self._attached.wrong, self._conflicts)
+        wrong = [problems for found in of_each for problems in found.values()]
         return [problem for problems in (*wrong, self._of_sidecars) for problem in problems]
 
     def _find_conflicts(self) -> None:
         self._claims = self._claims.changed(self._routes.gone, self._routes.came)
-        for (host,) in self._claims.touched:
-            if found := tuple(_conflicts(host, self._claims.get((host,)))):
+        self._attachments = self._attachments.changed(self._attached.gone, self._attached.came)
+        for (host,) in self._claims.touched | self._attachments.touched:
+            claims, attached = self._claims.get((host,)), self._attachments.get((host,))
+            rules, routes = [one.resource for one in claims], [one.resource for one in attached]
+            found = (*_conflicts(host, claims), *conflicts(host, self._domain, rules, routes))
+            if found:
                 self._conflicts[host] = found
             else:
                 self._conflicts.pop(host, None)
@@ -187,7 +201,7 @@ class _World:
         host, known = resource.spec.host, Known(self._hosts)
         problems: tuple[Problem, ...] = ()
         if not self.knows(host, resource.namespace, known):
-            problems = (_warning(resource, "spec.host", f"no service has the host {host}", NOT_FOUND),)
+            problems = (warning(resource, "spec.host", f"no service has the host {host}", NOT_FOUND),)
         return _Read(resource, (self.qualify(host, resource.namespace, known),), frozenset(known.asked), problems)
 
     def read_routes(self, resource: Resource[Any]) -> _Read:
@@ -200,6 +214,18 @@ class _World:
         )
         hosts = tuple(self.qualify(host, resource.namespace, known) for host in spec.hosts)
         return _Read(resource, hosts, frozenset(known.asked), problems)
+
+    def read_attached(self, resource: Resource[Any]) -> _Read:
+        known, problems = Known(self._hosts), []
+        attached = [(f"spec.parentRefs[{index}].name", host) for index, host, _ in attached_to(resource, self._domain)]
+        for path, host in (*attached, *_backends(resource, self._domain)):
+            if host not in known:
+                message = f"there is no Service {host}"
+                if ".backendRefs" in path:
+                    message += "; its share is answered with an error"
+                problems.append(warning(resource, path, message, NOT_FOUND))
+        hosts = tuple(host for _, host in attached)
+        return _Read(resource, hosts, frozenset(known.asked), tuple(problems))
 
     def qualify(self, host: str, namespace: str, known: Known) -> str:
         return qualify(host, namespace, self._domain, known)
@@ -218,7 +244,7 @@ class _World:
                 pattern = canonical(host.partition("/")[2])
                 if not self._selects(pattern, routed):
                     message = f"{host} selects no service; write its full name, as in reviews.books.svc.{self._domain}"
-                    yield _warning(resource, f"spec.egress[{index}].hosts[{position}]", message, NOT_FOUND)
+                    yield warning(resource, f"spec.egress[{index}].hosts[{position}]", message, NOT_FOUND)
         policy = resource.spec.outbound_traffic_policy
         if policy is not None and policy.egress_proxy is not None:
             path = "spec.outboundTrafficPolicy.egressProxy"
@@ -239,7 +265,7 @@ class _World:
     ) -> Iterator[Problem]:
         if not self.knows(destination.host, resource.namespace, known):
             message = f"no service has the host {destination.host}; its requests are answered with 503"
-            yield _warning(resource, f"{path}.host", message, NOT_FOUND)
+            yield warning(resource, f"{path}.host", message, NOT_FOUND)
         elif destination.subset:
             host = self.qualify(destination.host, resource.namespace, known)
             rules = dict.fromkeys([host, *(pattern for pattern in self._wildcard_rules if covers(pattern, host))])
@@ -247,7 +273,7 @@ class _World:
             if destination.subset not in subsets:
                 has = f"has the subsets {', '.join(sorted(subsets))}" if subsets else "has no subsets"
                 message = f"no DestinationRule gives {destination.host} the subset {destination.subset}; it {has}"
-                yield _warning(resource, f"{path}.subset", message, NOT_FOUND)
+                yield warning(resource, f"{path}.subset", message, NOT_FOUND)
 
 
 def _subsets(rule: _Read) -> list[str]:
@@ -271,6 +297,22 @@ def _destinations(spec: VirtualServiceSpec) -> Iterator[tuple[str, Destination]]
             yield f"spec.tcp[{index}].route[{position}].destination", target.destination
 
 
+def _backends(resource: Resource[Any], domain: str) -> Iterator[tuple[str, str]]:
+    for index, rule in enumerate(resource.spec.rules):
+        path = f"spec.rules[{index}]"
+        refs = [(f"{path}.backendRefs[{place}]", ref) for place, ref in enumerate(rule.backend_refs)]
+        of_each = [(f"{path}.filters", rule.filters), *((f"{here}.filters", ref.filters) for here, ref in refs)]
+        for here, filters in of_each:
+            refs += [
+                (f"{here}[{place}].requestMirror.backendRef", one.request_mirror.backend_ref)
+                for place, one in enumerate(filters)
+                if one.request_mirror is not None
+            ]
+        for here, ref in refs:
+            if ref.is_service:
+                yield f"{here}.name", service_host(ref.name, ref.namespace or resource.namespace, domain)
+
+
 def _conflicts(host: str, users: Sequence[_Read]) -> Iterator[Problem]:
     """Sidecars, and so library clients, take one VirtualService a host: Istio's order is oldest first, then by name.
 
@@ -281,7 +323,7 @@ def _conflicts(host: str, users: Sequence[_Read]) -> Iterator[Problem]:
             first, resource = earlier.resource, user.resource
             if _visible_together(first, resource):
                 message = f"{host} is already routed by {first.key}, which is used; merge the two"
-                yield _warning(resource, f"spec.hosts[{user.hosts.index(host)}]", message, CONFLICT)
+                yield warning(resource, f"spec.hosts[{user.hosts.index(host)}]", message, CONFLICT)
                 break
 
 
@@ -295,10 +337,10 @@ def _sidecar_conflicts(sidecars: Iterable[Resource[Any]]) -> Iterator[Problem]:
             continue
         if selector:
             message = f"{earlier.key} selects the same workloads and is used; remove one of the two"
-            yield _warning(resource, "spec.workloadSelector", message, "ConflictingSidecarWorkloadSelectors")
+            yield warning(resource, "spec.workloadSelector", message, "ConflictingSidecarWorkloadSelectors")
         else:
             message = f"{earlier.key} is for the whole namespace too and is used; remove one of the two"
-            yield _warning(resource, "spec", message, "MultipleSidecarsWithoutWorkloadSelectors")
+            yield warning(resource, "spec", message, "MultipleSidecarsWithoutWorkloadSelectors")
 
 
 def _visible_together(one: Resource[Any], other: Resource[Any]) -> bool:
@@ -309,9 +351,3 @@ def _visible_together(one: Resource[Any], other: Resource[Any]) -> bool:
 
 def _exported_to(resource: Resource[Any]) -> set[str]:
     return {resource.namespace if name == "." else name for name in resource.spec.export_to or ("*",)}
-
-
-def _warning(resource: Resource[Any], path: str, message: str, code: str) -> Problem:
-    source = resource.source
-    line = source.line_of(path)
-    return Problem(code, Level.WARNING, f"{path}: {message}", *resource.key, file=source.file, line=line, field=path)
