@@ -22,6 +22,16 @@ spec:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: reviews-one, namespace: NAMESPACE}
+spec: {selector: {app: reviews, version: v1}, ports: [{name: SPEAKS, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-two, namespace: NAMESPACE}
+spec: {selector: {app: reviews, version: v2}, ports: [{name: SPEAKS, port: 80}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: empty, namespace: NAMESPACE}
 spec: {selector: {app: nobody}, ports: [{name: SPEAKS, port: 80}]}
 """

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 from schema_strategies import Hints, message
@@ -12,6 +12,9 @@ from schema_strategies import Hints, message
 from proxyless.control_plane.configuration.settings import mesh_settings
 from proxyless.control_plane.resources import authorization_policy as ap
 from proxyless.control_plane.resources import destination_rule as dr
+from proxyless.control_plane.resources import gateway_route as gr
+from proxyless.control_plane.resources import grpc_route as grpc
+from proxyless.control_plane.resources import http_route as hr
 from proxyless.control_plane.resources import request_authentication as ra
 from proxyless.control_plane.resources import service as svc
 from proxyless.control_plane.resources import service_entry as se
@@ -137,6 +140,19 @@ def _condition(key: str) -> st.SearchStrategy[dict[str, Any]]:
 
 def _many(strategy: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> st.SearchStrategy[list[Any]]:
     return st.lists(strategy, min_size=least, max_size=most)
+
+
+def _filters(model: type[hr.HTTPRouteFilter | gr.GRPCRouteFilter]) -> st.SearchStrategy[Document]:
+    """One with the field that its type names."""
+    types: Any = model.model_fields["type"].annotation
+    fields = {name: each for name, each in model.model_fields.items() if name != "type"}
+
+    def of(kind: str) -> st.SearchStrategy[Document]:
+        (name,) = [name for name in fields if name.replace("_", "") == kind.lower()]
+        part = get_args(fields[name].annotation)[0]
+        return st.deferred(lambda: message(part, HINTS)).map(lambda found: {"type": kind, fields[name].alias: found})
+
+    return st.one_of([of(kind.value) for kind in types])
 
 
 FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
@@ -268,6 +284,45 @@ FIELDS: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (WorkloadEntrySpec, "labels"): _labels,
     (WorkloadEntrySpec, "locality"): _localities,
     (WorkloadEntrySpec, "weight"): _one([0, 1, 128, 1000, 2**32 - 1]),
+    # HTTPRoute, GRPCRoute
+    **{
+        field: strategy
+        for model in (gr.ParentReference, gr.BackendObjectReference, hr.HTTPBackendRef, grpc.GRPCBackendRef)
+        for field, strategy in (
+            ((model, "group"), st.just("")),
+            ((model, "kind"), _one(["Service", "Service", "Service", "Other"])),
+            ((model, "namespace"), _one(["default", "default", "other"])),
+            ((model, "name"), _one([*NAMES, "nobody"])),
+            ((model, "port"), _one([80, 80, 81, 9])),
+            ((model, "section_name"), _one(["http", "grpc"])),
+            ((model, "weight"), _one([0, 1, 50, 1_000_000])),
+        )
+        if field[1] in model.model_fields
+    },
+    (gr.HTTPHeaderMatch, "name"): _header_names,
+    (gr.HTTPHeaderMatch, "value"): st.one_of(_texts, _regexes),
+    (gr.HTTPHeader, "name"): _header_names,
+    (gr.HTTPHeader, "value"): _header_values,
+    (gr.HTTPHeaderFilter, "remove"): _many(_header_names),
+    (hr.HTTPPathMatch, "value"): _one(["/", "/x", "/x/", "/r/%20", "/a?b=c", "/é", "/a.*", "/(a|b)/\\d+"]),
+    (hr.HTTPRouteMatch, "query_params"): _many(
+        st.fixed_dictionaries({"name": _texts, "value": _texts}, optional={"type": st.just("Exact")}), 1
+    ),
+    (hr.HTTPPathModifier, "replace_full_path"): _one(["/", "/x", "/\\1", "/é", "/%20?q"]),
+    (hr.HTTPPathModifier, "replace_prefix_match"): _one(["", "/", "/x", "/x/", "/\\1"]),
+    (hr.HTTPRequestRedirectFilter, "scheme"): _one(["http", "https"]),
+    (hr.HTTPRequestRedirectFilter, "hostname"): _one(["other", "api.example.com"]),
+    (hr.HTTPRequestRedirectFilter, "status_code"): _one([301, 302, 303, 307, 308]),
+    (hr.HTTPURLRewriteFilter, "hostname"): _one(["other", "api.example.com"]),
+    (hr.HTTPCORSFilter, "allow_origins"): _many(_one(["*", "https://*.example.com", "http://a:80"])),
+    (hr.HTTPCORSFilter, "allow_methods"): _many(_one(["*", "GET"])),
+    (hr.HTTPRouteRetry, "codes"): _many(_one([400, 429, 503])),
+    (grpc.GRPCMethodMatch, "service"): _one(["a.B", ".a", "a|b", "[a-z]+"]),
+    (grpc.GRPCMethodMatch, "method"): _one(["Get", "_x", "Get|Set"]),
+    (hr.HTTPRouteSpec, "hostnames"): _many(_one(["a.example.com"])),
+    (grpc.GRPCRouteSpec, "hostnames"): _many(_one(["a.example.com"])),
+    **{(model, "filters"): _many(_filters(hr.HTTPRouteFilter)) for model in (hr.HTTPRouteRule, hr.HTTPBackendRef)},
+    **{(model, "filters"): _many(_filters(gr.GRPCRouteFilter)) for model in (grpc.GRPCRouteRule, grpc.GRPCBackendRef)},
     # Sidecar: both judging Envoys bind these (they share ports, SO_REUSEPORT) at an address that nobody else uses.
     (sc.SidecarPort, "number"): _one([*L4_PORTS, 27080]),
     (sc.SidecarPort, "name"): _port_names,
@@ -355,6 +410,19 @@ ALWAYS = {
     (se.ServiceEntrySpec, "resolution"),
     (WorkloadEntrySpec, "address"),
     (PeerAuthenticationSpec, "selector"),
+    (gr.ParentReference, "group"),
+    (gr.ParentReference, "kind"),
+    (gr.BackendObjectReference, "port"),
+    (hr.HTTPBackendRef, "port"),
+    (grpc.GRPCBackendRef, "port"),
+    (hr.HTTPRouteSpec, "parent_refs"),
+    (hr.HTTPRouteSpec, "rules"),
+    (hr.HTTPRouteRule, "backend_refs"),
+    (hr.HTTPRouteRule, "filters"),
+    (grpc.GRPCRouteSpec, "parent_refs"),
+    (grpc.GRPCRouteSpec, "rules"),
+    (grpc.GRPCRouteRule, "backend_refs"),
+    (grpc.GRPCRouteRule, "matches"),
     (sc.SidecarPort, "number"),
     (sc.SidecarPort, "protocol"),
     (sc.IstioEgressListener, "bind"),
@@ -458,6 +526,18 @@ def _about(kind: str, name: str) -> st.SearchStrategy[Document]:
     )
 
 
+def _attached(kind: str, name: str) -> st.SearchStrategy[Document]:
+    """A route of one of the services."""
+    parent = {"group": "", "kind": "Service", "name": name}
+    return DOCUMENTS[kind].map(
+        lambda document: {
+            **document,
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {**document["spec"], "parentRefs": [parent]},
+        }
+    )
+
+
 def _sidecar(document: Document, protocols: list[str]) -> Document:
     """Made to be the Sidecar of the judging Envoys, with an egress listener of each protocol that routes."""
     spec = {key: value for key, value in document["spec"].items() if key != "workloadSelector"}
@@ -483,6 +563,7 @@ _sidecars = st.builds(
 def configurations() -> st.SearchStrategy[list[Document]]:
     """Rules for some services, whose effects are seen for sure, and some documents of any kind."""
     rules = [_about(kind, name) for name in NAMES[:3] for kind in ("VirtualService", "DestinationRule")]
+    rules += [_attached("HTTPRoute", "books"), _attached("HTTPRoute", "carts"), _attached("GRPCRoute", "stock")]
     others = [_one(sorted(DOCUMENTS)).flatmap(DOCUMENTS.__getitem__)] * 3
     # Not always one, for it takes away most of what Envoys have otherwise.
     sidecar = st.one_of(st.just([]), st.just([]), _sidecars.map(lambda one: [one]))
