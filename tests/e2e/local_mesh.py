@@ -86,4 +86,6 @@ class LocalMesh:
     def close(self) -> None:
         for mesh in self._meshes:
             mesh.close()
+        for name in [name for name in self.processes._running if name != "control-plane"]:
+            self.processes.kill(name)  # a drain would take its time, and has tests of its own
         self.processes.stop_all()

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,18 @@ def test_a_call_from_json_to_json(local: LocalMesh) -> None:
     told = local.json("request", "grpc://greeter/test.Greeter/Hello", "--repeat", "3", *us)
     assert told["summary"]["statuses"] == {"OK": 3} and len(told["requests"]) == 3
     assert sum(told["summary"]["endpoints"].values()) == 3
-    for url, data, problem in (
+    mistakes = (
         ("grpc://greeter/test.Nobody/Hello", "{}", "the server has: .*test.Greeter"),
         ("grpc://greeter/test.Greeter/Nothing", "{}", "it has: Hello, Many, Slow"),
         ("grpc://greeter/test.Greeter/Hello", "{} {}", "-d has 2 messages, but test.Greeter.Hello takes one"),
         ("grpc://greeter/test.Greeter/Hello", '{"nome": 1}', "-d is no test.HelloRequest"),
         ("grpc://greeter", "{}", "is not grpc://HOST"),
-    ):
-        with pytest.raises(DemoError, match=problem):
-            local.run("request", url, "-d", data, *us)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(local.run, "request", url, "-d", data, *us) for url, data, _ in mistakes]
+        for one, (*_, problem) in zip(told, mistakes, strict=True):
+            with pytest.raises(DemoError, match=problem):
+                one.result()
     watch = ("request", "grpc://greeter/grpc.health.v1.Health/Watch", *us)
     assert interrupted(local, *watch, "-d", '{"service": "test.Greeter"}') == 130
 

@@ -405,7 +405,7 @@ def test_a_drip_that_never_ends_meets_the_routes_timeout(where: str) -> None:
 
     async def ours(which: tuple[str, str]) -> None:
         with Server(drip) as server:
-            runtime = FakeRuntime(snapshot(cluster(server.port), retry=None, timeout=1.5))
+            runtime = FakeRuntime(snapshot(cluster(server.port), retry=None, timeout=0.7))
             async with Client(*which, runtime) as client:
                 if where == "head":
                     response = await client.get()
