@@ -106,6 +106,7 @@ def test_keys_are_discovered(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/", answer("", "302 Found", "location: http://169.254.169.254/"), "redirects are not followed"),
         ("/", answer("keys"), "is not a JSON Web Key Set"),
         ("/", answer('{"keys": []}'), "without a key"),
+        ("/", answer('{"keys": [{"kty": "oct"}, {"kty": "EC", "crv": {}}]}'), "without a key"),
         ("/", answer('{"keys": [' + '{"kty": "oct", "k": "AQID"},' * 300 + "{}]}"), "301 keys"),
         ("/", answer("[" * 100_000), "is not a JSON Web Key Set"),
         ("/", answer(b"\xff" + KEYS.encode()), "utf-8"),
@@ -194,6 +195,29 @@ def test_the_last_good_keys_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         states = [one["http://a/"] for one in seen]
         assert states == [KeySet(problem="no route"), KeySet(KEYS), KeySet("new")]
         assert len(issuer.asked) >= 4
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_thought_of_is_tried_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyless.control_plane.key_sets.keeper._RETRY", 0.001)
+
+    async def scenario() -> None:
+        asked = 0
+
+        async def get(url: str, within: float) -> str:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise LookupError("secret")
+            return KEYS
+
+        seen: list[KeySet] = []
+        keys = KeySets(lambda: seen.append(keys.current["http://a/"]), get=get)
+        keys.want(rules({"issuer": "i", "jwksUri": "http://a/"}))
+        await until(lambda: len(seen) == 2)
+        keys.close()
+        assert seen == [KeySet(problem="unexpected LookupError"), KeySet(KEYS)]
 
     asyncio.run(scenario())
 

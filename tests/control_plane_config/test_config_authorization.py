@@ -127,6 +127,8 @@ BAD_JWT: list[tuple[dict[str, Any], str, str]] = [
     (token(jwks='{"keys": []}'), "spec.jwtRules[0].jwks", "can verify"),
     (token(jwks='{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}'), "spec.jwtRules[0].jwks", "can verify"),
     (token(jwks='{"keys": [{"kty": "EC", "crv": "secp256k1"}, 1]}'), "spec.jwtRules[0].jwks", "can verify"),
+    (token(jwks='{"keys": [{"kty": "oct"}]}'), "spec.jwtRules[0].jwks", "can verify"),
+    (token(jwks='{"keys": [{"kty": "EC", "crv": []}, {"kty": {}}]}'), "spec.jwtRules[0].jwks", "can verify"),
     (token(jwks="keys"), "spec.jwtRules[0].jwks", "Key Set"),
     (token(jwks=f'{{"keys": [{", ".join([KEY] * 257)}]}}'), "spec.jwtRules[0].jwks", "257 keys, at most 256"),
     (token(jwks=" " * 262_145), "spec.jwtRules[0].jwks", "more than 262144 characters"),
@@ -151,6 +153,12 @@ def test_senseless_policies_are_refused(kind: str, spec: dict[str, Any], field: 
     problems = problems_of(kind, spec, Level.ERROR)
     found = [problem for problem in problems if problem.field == field and words in problem.message]
     assert found, [str(problem) for problem in problems]
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    spec = {"jwtRules": [{"jwksUri": "https://me:secret@a/b"}]}
+    (problem,) = problems_of("RequestAuthentication", spec, Level.ERROR)
+    assert "secret" not in str(problem)
 
 
 DRY_RUN = {"annotations": {"istio.io/dry-run": "true"}}

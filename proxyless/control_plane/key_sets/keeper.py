@@ -74,13 +74,14 @@ class KeySets:
             try:
                 async with self._slots:
                     found = KeySet(await self._get(url, self._timeouts[url]))
-            except FetchError as error:
+            except Exception as error:  # whatever it is: a task that ended would never ask again
+                reason = str(error) if isinstance(error, FetchError) else f"unexpected {type(error).__name__}"
                 pause = min(_RETRY * 2**failures, _LONGEST_RETRY)
                 failures = min(failures + 1, 10)
                 if failures == 1:
                     kept = "the last good ones stay" if self._text(url) else "tokens that need them are refused"
-                    logger.warning("keys of %s: %s; %s, and it is tried again", url, error, kept)
-                found = KeySet(self._text(url), "" if self._text(url) else str(error))
+                    logger.warning("keys of %s: %s; %s, and it is tried again", url, reason, kept)
+                found = KeySet(self._text(url), "" if self._text(url) else reason)
             else:
                 if failures:
                     logger.info("keys of %s: fetched", url)

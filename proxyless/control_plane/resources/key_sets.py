@@ -10,8 +10,8 @@ from proxyless.model.authentication import MAX_JWKS, MAX_KEYS
 
 # OpenID Connect Discovery 1.0, section 4.
 DISCOVERY = "/.well-known/openid-configuration"
-# Type and curve of those that Envoy knows.
-_KEYS = frozenset({("RSA", None), ("oct", None), ("OKP", "Ed25519"), ("EC", "P-256"), ("EC", "P-384"), ("EC", "P-521")})
+# Type and curve of those that Envoy knows. No set: what is looked up in it may be unhashable.
+_KEYS = (("RSA", None), ("oct", None), ("OKP", "Ed25519"), ("EC", "P-256"), ("EC", "P-384"), ("EC", "P-521"))
 
 
 def source(rule: JWTRule) -> str:
@@ -74,6 +74,6 @@ def _is_key(key: Any) -> bool:
         return False
     try:
         PyJWK(key)
-    except (PyJWTError, ValueError, TypeError, AttributeError):
+    except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         return False
     return True

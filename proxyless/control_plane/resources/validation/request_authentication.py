@@ -17,7 +17,7 @@ def _rule(checks: Checks, path: str, rule: JWTRule) -> None:
     if not rule.issuer and not rule.jwks_uri:
         checks.error(f"{path}.issuer", "one of issuer, jwksUri is required")
     if rule.jwks_uri and not key_sets.is_url(rule.jwks_uri):
-        checks.error(f"{path}.jwksUri", f"{rule.jwks_uri!r} is not an http:// or https:// URL")
+        checks.error(f"{path}.jwksUri", "is not an http:// or https:// URL, without a user name")
     if rule.jwks and (fault := key_sets.fault(rule.jwks)):
         checks.error(f"{path}.jwks", fault)
     elif rule.jwks and key_sets.has_private_key(rule.jwks):
