@@ -170,9 +170,10 @@ def _text(checks: Checks, here: str, value: str, *, anywhere: bool = False, patt
 
 def _paths(checks: Checks, path: str, values: Sequence[str]) -> None:
     for index, value in enumerate(values):
-        if _ANYTHING_ONE not in value and _ANYTHING not in value:
+        if not {"{", "}"} & set(value):
             _text(checks, child(path, index), value)
-        elif _NOT_A_TEMPLATE.search(value):
+        elif (_ANYTHING_ONE not in value and _ANYTHING not in value) or _NOT_A_TEMPLATE.search(value):
+            # Without a template a brace would stand for itself, which Istio refuses too: a DENY would let all through.
             checks.error(child(path, index), "a path template has {*} and {**} only: no names, and no bare asterisks")
         elif not value.startswith("/") or value.count(_ANYTHING) > 1 or not _ends(value):
             checks.error(child(path, index), "a path template starts with / and has {**} once, as its last variable")
