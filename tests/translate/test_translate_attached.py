@@ -255,3 +255,26 @@ def test_a_sidecar_imports_routes_and_knows_their_backends(hosts: str, expected:
     made = translator(route(), SIDECAR.replace("HOSTS", hosts))
     found: list[Any] = routes(made, TARGET, CLIENT)
     assert (destinations(found[0]) if found else None) == expected
+
+
+@pytest.mark.parametrize("namespace", ["default", "client"])
+@pytest.mark.parametrize("sidecar", ["", SIDECAR.replace("HOSTS", "'*/reviews.default.svc.cluster.local'")])
+def test_an_envoy_has_the_clusters_of_backends_that_only_a_wildcard_declares(namespace: str, sidecar: str) -> None:
+    wildcard = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: all}
+spec: {hosts: ['*.legacy.svc.cluster.local'], ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+"""
+    backend = "[{backendRefs: [{name: old, namespace: legacy, port: 80}]}]"
+    found = translator(wildcard, route(backend, namespace=namespace), sidecar)
+    client = Client(ENVOY.kind, namespace=namespace)
+    sent_to = {
+        one.route.cluster
+        for host in get(found, client, type_urls.ROUTE, "http_proxy").virtual_hosts
+        for one in host.routes
+        if one.HasField("route")
+    }
+    assert "outbound|80||old.legacy.svc.cluster.local" in sent_to
+    assert sent_to <= found.resources(client, type_urls.CLUSTER, ["*"]).keys()

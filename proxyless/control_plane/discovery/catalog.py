@@ -273,7 +273,7 @@ class Catalog:
         """The hosts that rules name or send to and only a wildcard declares, each with that service."""
         if not self._services.wildcards:
             return []
-        hosts = self._sent_to(namespace) if self._egress is not None else self.virtual_services.sent_to(namespace)
+        hosts = self._sent_to(namespace)
         found = (
             (host, self.service(host, namespace))
             for host in sorted(hosts.union(self.virtual_services.hosts(namespace)))
@@ -281,12 +281,16 @@ class Catalog:
         return [(host, service) for host, service in found if service is not None and service.host != host]
 
     def _sent_to(self, namespace: str) -> frozenset[str]:
-        """The hosts that imported VirtualServices and routes send to, and the egress proxy."""
-        if self._destinations is None:
-            proxy = self.egress_proxy()
-            ruled = self.virtual_services.sent_to(namespace) | self.attached_routes.sent_to(namespace)
-            self._destinations = ruled | ({proxy.host} if proxy else set())
-        return self._destinations
+        """The hosts that VirtualServices and routes send to, with a Sidecar the imported ones, and its egress proxy."""
+        if self._destinations is not None:
+            return self._destinations
+        proxy = self.egress_proxy()
+        found = self.virtual_services.sent_to(namespace) | self.attached_routes.sent_to(namespace)
+        found |= {proxy.host} if proxy else set()
+        if self._egress is not None:
+            # All who see this part are of one namespace.
+            self._destinations = found
+        return found
 
     def qualify(self, host: str, namespace: str) -> str:
         """The full name of a host that a rule of ``namespace`` names."""
