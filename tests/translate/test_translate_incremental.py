@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import pytest
 from changing_world import CLIENTS, NAMES, PIECES, ChangingWorld
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from proxyless.control_plane import type_urls
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.translator import Translator
+from proxyless.control_plane.world import KeySet
 
 Change = tuple[int, bool, int, bool]
 # Pieces that have to do with each other: rarely do all of what it takes meet by chance.
@@ -22,7 +24,9 @@ _THEMES = [
     {"Service", "DestinationRule", "Workload", "MeshSettings"},
     {"Service", "ServiceEntry", "VirtualService"},
     {"Service", "Workload", "WorkloadEntry", "EndpointSlice", "ServiceEntry", "PeerAuthentication"},
-    {"AuthorizationPolicy", "RequestAuthentication", "PeerAuthentication", "Sidecar", "Service", "MeshSettings"},
+    # A tuple: what was fetched of a key set.
+    {"AuthorizationPolicy", "RequestAuthentication", "tuple", "PeerAuthentication", "Sidecar", "MeshSettings"},
+    {"HTTPRoute", "GRPCRoute", "VirtualService", "Service", "ServiceEntry", "Sidecar"},
 ]
 
 
@@ -150,6 +154,75 @@ def test_an_unchanged_world_changes_nothing() -> None:
     second = Translator(changing.next(), first)
     assert second.changed == set()
     assert given_to(second, 0) == given_to(first, 0)
+
+
+MESH = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: a}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ratings, namespace: a}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: a}
+spec: {jwtRules: [{issuer: i, jwksUri: 'http://keys/'}]}
+"""
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: NAMESPACE}
+spec: {}
+"""
+ATTACHED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: KIND
+metadata: {name: to, namespace: NAMESPACE}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, namespace: a}]
+  rules: [{backendRefs: [{name: ratings, namespace: a, port: 80}]}]
+"""
+INBOUND = {"xds.istio.io/grpc/lds/inbound/0.0.0.0:1", "inbound|0.0.0.0|15006|9080"}
+ROUTES = {"reviews.a.svc.cluster.local:80", "http_proxy"}
+
+
+@pytest.mark.parametrize(
+    ("piece", "type_url", "names"),
+    [
+        (POLICY.replace("NAMESPACE", "a"), type_urls.LISTENER, INBOUND),
+        (POLICY.replace("NAMESPACE", "istio-system"), type_urls.LISTENER, INBOUND),
+        # Nobody in this namespace serves.
+        (POLICY.replace("NAMESPACE", "c"), type_urls.LISTENER, set()),
+        ({"http://keys/": KeySet("{}")}, type_urls.LISTENER, INBOUND),
+        ({"http://others/": KeySet("{}")}, type_urls.LISTENER, set()),
+        *(
+            (ATTACHED.replace("KIND", kind).replace("NAMESPACE", namespace), type_urls.ROUTE, ROUTES)
+            for kind in ("HTTPRoute", "GRPCRoute")
+            for namespace in ("a", "b")
+        ),
+    ],
+)
+def test_a_policy_keys_or_a_route_concern_only_what_has_them(
+    piece: str | dict[str, KeySet], type_url: str, names: set[str]
+) -> None:
+    before = world(MESH)
+    first = Translator(before)
+    for number in range(len(CLIENTS)):
+        given_to(first, number)
+    came = world(piece).resources if isinstance(piece, str) else {}
+    keys = piece if isinstance(piece, dict) else {}
+    changed = replace(before, resources={**before.resources, **came}, key_sets=keys, generation=1)
+    second = Translator(changed, first)
+    assert second.changed == {(type_url, name) for name in names}
+    third = Translator(replace(before, generation=2), second)
+    for number in range(len(CLIENTS)):
+        given_to(third, number)
+    # Nobody has asked since, so nothing was made anew that could change.
+    assert third.changed == set()
 
 
 LATER = """

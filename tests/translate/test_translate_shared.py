@@ -96,6 +96,61 @@ spec:
   workloadSelector: {matchLabels: {role: x}}
   trafficPolicy: {connectionPool: {tcp: {connectTimeout: 7s}}}
 """,
+    "a consumer's route": """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: theirs, namespace: b}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, namespace: a}]
+  rules: [{backendRefs: [{name: reviews, namespace: a, port: 81}]}]
+""",
+    "a consumer's route for gRPC to what others do not see": """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: theirs, namespace: b}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, namespace: a}]
+  rules: [{backendRefs: [{name: hidden, port: 80}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hidden, namespace: b, annotations: {networking.istio.io/exportTo: '.'}}
+spec: {ports: [{name: http, port: 80}]}
+""",
+    "a producer's route beside an older rule": """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: younger-by-name, namespace: a}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews}]
+  rules: [{backendRefs: [{name: reviews, port: 81}]}]
+""",
+    "who may call the servers of one namespace": """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: b}
+spec: {}
+""",
+    "who may call the servers with a label in one namespace": """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: c}
+spec:
+  selector: {matchLabels: {role: x}}
+  action: DENY
+  rules: [{from: [{source: {namespaces: [b]}}]}]
+""",
+    "whose tokens servers of one namespace verify": """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: b}
+spec: {jwtRules: [{issuer: i, jwks: '{"kty": "oct", "k": "AQIDBA"}'}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tokens, namespace: b}
+spec: {rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}
+""",
     "a Sidecar": """
 apiVersion: networking.istio.io/v1
 kind: Sidecar
