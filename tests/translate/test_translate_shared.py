@@ -191,9 +191,26 @@ def test_nobody_is_given_what_is_for_others(difference: str, kind: ClientKind) -
     assert any(one.get(key) != alone[0].get(key) for one in alone for key in one | alone[0] if "http_proxy" not in key)
 
 
+# In place of its rule.
+ATTACHED = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: a}
+spec: {hosts: [ratings], http: [{route: [{destination: {host: reviews}}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: a}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews}]
+  rules: [{backendRefs: [{name: reviews, port: 81}]}]
+"""
+
+
+@pytest.mark.parametrize("routed", ["", ATTACHED, ATTACHED.replace("HTTP", "GRPC")])
 @pytest.mark.parametrize("kind", ClientKind)
-def test_clients_of_all_namespaces_share_what_is_the_same(kind: ClientKind) -> None:
-    translator = Translator(world(PLAIN))
+def test_clients_of_all_namespaces_share_what_is_the_same(kind: ClientKind, routed: str) -> None:
+    translator = Translator(overlaid(PLAIN, routed))
     names = {type_urls.ROUTE: f"{HOST}:80", type_urls.CLUSTER: CLUSTER, type_urls.ENDPOINT: CLUSTER}
     for type_url, name in names.items():
         first, *others = (

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.control_plane.discovery.anyone import ANYONE, Varies
 from proxyless.control_plane.discovery.egress import Egress
 from proxyless.control_plane.discovery.read_rules import ReadRules, age
 from proxyless.control_plane.discovery.route_rules import RouteRule, read_rules
@@ -100,10 +101,13 @@ class AttachedRoutes:
         Those of the client's own namespace (consumer routes, for another's service) come instead of those of the
         service's (producer routes). Of both kinds GRPCRoutes act, and no HTTPRoute.
         """
+        attached = self._by_host.get((host,))
+        if namespace is ANYONE and attached:
+            namespace = _only_producer(attached, host)
         for wanted in (True, False):
             found = [
                 route
-                for route in self._by_host.get((host,))
+                for route in attached
                 if (route.resource.namespace == namespace) is wanted and self._acts(route, host, namespace)
                 if any(parent.host == host and parent.takes(port, port_name) for parent in route.parents)
             ]
@@ -122,10 +126,22 @@ class AttachedRoutes:
         )
 
     def _acts(self, route: AttachedRoute, host: str, namespace: str) -> bool:
-        owner = next((parent.namespace for parent in route.parents if parent.host == host), "")
-        if route.resource.namespace not in (owner, namespace):
+        if route.resource.namespace not in (_owner(route, host), namespace):
             return False
         return self._egress is None or self._egress.rule(route.resource.namespace, (host,))
+
+
+def _owner(route: AttachedRoute, host: str) -> str:
+    """The namespace of a Service that a route is attached to."""
+    return next(parent.namespace for parent in route.parents if parent.host == host)
+
+
+def _only_producer(attached: tuple[AttachedRoute, ...], host: str) -> str:
+    """The service's own namespace if all routes are of it: then they act for clients of every namespace alike."""
+    owner = _owner(attached[0], host)
+    if any(route.resource.namespace != owner for route in attached):
+        raise Varies
+    return owner
 
 
 def comes_first(rule: Resource[Any], attached: tuple[AttachedRoute, ...], namespace: str) -> bool:
