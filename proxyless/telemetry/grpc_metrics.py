@@ -81,7 +81,8 @@ class GrpcMetrics:
         reset_after_fork(self)
 
     def reset(self) -> None:
-        self._lock = threading.Lock()
+        # The garbage collector may end a forgotten call in a thread that is just counting another.
+        self._lock = threading.RLock()
         self._points: dict[Instrument, dict[_Labels, Point]] = {one: {} for one in INSTRUMENTS}
         self.started = time.time_ns()
 
@@ -131,7 +132,7 @@ class GrpcMetrics:
             return [
                 (
                     instrument,
-                    [Point(one.labels, one.count, one.values and one.values.copy()) for one in points.values()],
+                    [Point(one.labels, one.count, one.values and one.values.copy()) for one in list(points.values())],
                 )
                 for instrument, points in self._points.items()
                 if points

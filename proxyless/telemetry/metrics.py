@@ -138,9 +138,13 @@ class Metrics:
         """
         waiting = self._waiting
         waiting.append((label, told, milliseconds, request_bytes, response_bytes))
-        if len(waiting) >= _MANY:
-            with self._lock:
+        # The lock is not waited for: this may be the thread that has it, ending a call that it forgot to close from
+        # within an allocation. Whoever records next, or collects, counts the rest.
+        if len(waiting) >= _MANY and self._lock.acquire(blocking=False):
+            try:
                 self._settle()
+            finally:
+                self._lock.release()
 
     def collect(self) -> list[Series]:
         """A copy of every series, consistent in itself."""

@@ -21,7 +21,8 @@ from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry import sampling
 from proxyless.telemetry.context import RequestContext, current
 from proxyless.telemetry.deadline import patience
-from proxyless.telemetry.metrics import BOUNDS, Metrics
+from proxyless.telemetry.grpc_metrics import GrpcMetrics
+from proxyless.telemetry.metrics import BOUNDS, Labelled, Metrics
 from proxyless.telemetry.observation import Connection
 from proxyless.telemetry.request_id import new_request_id
 from proxyless.telemetry.telemetry import Telemetry
@@ -251,6 +252,33 @@ def test_series_are_bounded() -> None:
     assert len(series) == 11
     assert sum(one.count for one in series) == 50
     assert series[-1].labels == {"otel_metric_overflow": "true"}
+
+
+def test_a_call_that_ends_while_its_thread_counts_others_is_counted() -> None:
+    """As the garbage collector ends one that was forgotten, wherever it runs."""
+    metrics, rpcs = Metrics(), GrpcMetrics()
+    recorded = []
+
+    def label(number: int) -> Labelled:
+        if number == 0:
+            for later in range(1, 200):
+                recorded.append(later)
+                metrics.record(label, (later,), 1.0, 0, 0)
+        return "key", dict
+
+    def work() -> None:
+        metrics.record(label, (0,), 1.0, 0, 0)
+        metrics.collect()
+        with rpcs._lock:
+            rpcs.call_ended("test.Echo/Say", "echo:80", "0", 0.1)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [one.count for one in metrics.collect()] == [1 + len(recorded)]
+    [(_, [point])] = rpcs.collect()
+    assert point.count == 1
 
 
 def test_recording_from_many_threads_loses_nothing() -> None:
