@@ -144,6 +144,42 @@ def test_a_body_partly_taken_goes_on(library: str) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("where", ["transport", "hook"])
+def test_a_stream_that_another_has_put_in_front_is_read(library: str, where: str) -> None:
+    module = importlib.import_module(library)
+
+    class Loud(module.AsyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aiter__(self) -> Any:
+            async for chunk in self._stream:
+                yield chunk.upper()
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    async def wrap(response: Any) -> None:
+        await arrived(response)
+        response.stream = Loud(response.stream)
+
+    class Around(AsyncMeshTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            if where == "transport":
+                await wrap(response)
+            return response
+
+    async def scenario() -> None:
+        with mesh(serving(ANSWERS["a few bytes"])) as (_, runtime):
+            hooks = {"response": [wrap] if where == "hook" else []}
+            async with module.AsyncClient(transport=Around(runtime), trust_env=False, event_hooks=hooks) as client:
+                assert (await client.get(URL)).content == b"HELLO"
+            assert len(runtime.ended) == 1
+
+    run(scenario())
+
+
 def test_the_meshs_own_answer_is_read_too(library: str) -> None:
     module = importlib.import_module(library)
 
