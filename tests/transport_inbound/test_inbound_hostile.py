@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import h11
@@ -197,6 +198,27 @@ def test_pipelined_requests_are_bounded_whatever_the_application_waits_for() -> 
         await client.end()
 
     run(test)
+
+
+def test_what_an_application_keeps_for_one_request_is_not_there_in_the_next() -> None:
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+    found = []
+
+    async def remembers(scope: Scope, receive: Any, send: Any) -> None:
+        found.append(user.get())
+        user.set(scope["path"])
+        await hello(scope, receive, send)
+
+    async def test() -> None:
+        client = Client(remembers)
+        client.send(b"GET /ann HTTP/1.1\r\nhost: a\r\n\r\n" * 3)
+        async with asyncio.timeout(30):
+            while len(found) < 3:
+                await asyncio.sleep(0)
+        await client.end()
+
+    run(test)
+    assert found == ["nobody"] * 3
 
 
 WEBSOCKET = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
 import ssl
@@ -46,6 +47,7 @@ class MeshProtocol(HttpToolsProtocol):
         "_active",
         "_chunk_is_head",
         "_chunk_size",
+        "_context",
         "_expiry_timer",
         "_head_at_most",
         "_head_bytes",
@@ -105,6 +107,7 @@ class MeshProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self.port = port = (self.server[1] if self.server else None) or 0
+        self._context = contextvars.copy_context()
         try:
             self.facts = examine(
                 tls,
@@ -282,7 +285,10 @@ class MeshProtocol(HttpToolsProtocol):
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
         # With a name, or one is made up for each; it takes itself out of the set, without a turn of the loop for that.
-        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), name="request")
+        # In the connection's context: this may run in the task of the request before, or in what that made resume, and
+        # what an application kept there may be another user's.
+        context = self._context.copy()
+        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), name="request", context=context)
         self.tasks.add(task)
 
     def _close_if_idle(self) -> None:
