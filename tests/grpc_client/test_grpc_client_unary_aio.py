@@ -1,6 +1,8 @@
 """Who performs a unary call of asyncio's: whoever waits for it first, or nobody at all."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,6 +10,7 @@ import grpc
 import pytest
 from grpc_client_support import TARGET, Backend, FakeRuntime, cluster, forward, retrying, world
 
+from proxyless.model.route import Fault, FaultDelay
 from proxyless.transport.grpc_client import AioMeshChannel
 
 Start = Callable[..., Backend]
@@ -78,3 +81,20 @@ def test_a_call_is_cancelled_under_those_who_wait(backend: Start, at_once: bool)
 
 async def _of(call: Any) -> Any:
     return await call
+
+
+def test_a_call_is_cancelled_before_its_task_has_begun(backend: Start) -> None:
+    async def scenario(channel: AioMeshChannel) -> None:
+        call: Any = channel.unary_unary("/test.Echo/Echo")(b"x")
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            assert call.cancel()
+            assert await call.code() is grpc.StatusCode.CANCELLED
+            assert call.cancelled()
+            del call
+            gc.collect()
+        assert not warned and not server.calls
+
+    server = backend()
+    fault = Fault(delay=FaultDelay(60.0, 1_000_000))
+    perform(FakeRuntime(world([cluster(server.port)], forward("ratings", route={"fault": fault}))), scenario)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine
 from dataclasses import replace
@@ -152,7 +153,7 @@ class AioRpc:
             return await self.ended()
         self._awaited = True
         try:
-            await self._run(self._first(attempt))
+            await self._run(functools.partial(self._first, attempt))
         except BaseException:
             self.cancel()
             raise
@@ -174,6 +175,7 @@ class AioRpc:
             self._attempt = attempt = AioUnaryAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
             self._begun = attempt.start_known(request)
         except Exception:
+            self._end_attempt()
             return False  # the task will meet it again, and says so
         if self._begun:
             if call.mirrored:
@@ -189,7 +191,7 @@ class AioRpc:
             self._spawn()
 
     def _spawn(self) -> None:
-        self._task = self.loop.create_task(self._run(self._perform()))
+        self._task = self.loop.create_task(self._run(self._perform))
 
     async def _first(self, attempt: AioAttempt) -> Status | None:
         """None if a task goes on."""
@@ -204,9 +206,9 @@ class AioRpc:
         self._spawn()
         return None
 
-    async def _run(self, performing: "Coroutine[Any, Any, Status | None]") -> None:
+    async def _run(self, perform: "Callable[[], Coroutine[Any, Any, Status | None]]") -> None:
         try:
-            status = await performing
+            status = await perform()
             if status is None:
                 return
         except asyncio.CancelledError:
