@@ -21,8 +21,9 @@ $(READY): pyproject.toml
 demo: $(READY)  ## a whole mesh on this machine: a canary rollout, measured
 	@$(BIN)/proxyless demo
 
+# Three at a time: most of a test's time it waits for processes to start and to drain.
 test: $(READY)  ## all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## style, types, layer rules
 	$(BIN)/ruff check .

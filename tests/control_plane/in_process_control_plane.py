@@ -7,8 +7,7 @@ import threading
 from running_control_plane import DEADLINE, RunningControlPlane
 
 from proxyless.control_plane.server import ControlPlane, Options
-
-FREE = ("127.0.0.1", 0)
+from proxyless.model.address import split_address
 
 
 class InProcessControlPlane(RunningControlPlane):
@@ -26,14 +25,8 @@ class InProcessControlPlane(RunningControlPlane):
             raise
 
     async def _make(self) -> ControlPlane:
-        # On the same ports as before if it ran before.
-        at = {name: (address.rpartition(":")[0], int(address.rpartition(":")[2])) for name, address in self.at.items()}
-        options = Options(
-            self.state_dir,
-            xds_address=at.get("xds", FREE),
-            xds_tls_address=at.get("xds_tls", FREE),
-            http_address=at.get("http", FREE),
-        )
+        at = {name: split_address(address, name) for name, address in self.addresses().items()}
+        options = Options(self.state_dir, xds_address=at["xds"], xds_tls_address=at["xds_tls"], http_address=at["http"])
         made = ControlPlane(options)
         await made.start()
         return made

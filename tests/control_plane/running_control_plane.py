@@ -20,13 +20,13 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.struct_pb2 import Struct
 
 from proxyless.control_plane.ads.service import DELTA_METHOD, METHOD, SERVICE
+from proxyless.envoy.free_ports import choose_ports
 from proxyless.identity.control_plane import control_plane_id
 from proxyless.identity.enrol import enrol
 from proxyless.identity.svid import Svid, TrustBundle
 from proxyless.model.workload import REGISTER_METHOD
 
 DEADLINE = 60.0
-FREE = "127.0.0.1:0"
 Found = TypeVar("Found")
 
 
@@ -54,14 +54,18 @@ class RunningControlPlane:
     def __exit__(self, *_: object) -> None:
         self.stop(signal.SIGKILL)
 
+    def addresses(self) -> dict[str, str]:
+        """Those that it had before; at first, ports that nobody gets before it has them."""
+        names = ("xds", "xds_tls", "http")
+        free = choose_ports([("127.0.0.1", 0, "")] * len(names))
+        return {name: self.at.get(name, f"127.0.0.1:{port}") for name, port in zip(names, free, strict=True)}
+
     def start(self) -> None:
         """Start, on the same ports as before if it ran before, and wait until it is ready."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         announcement = self.state_dir / "control-plane.json"
         announcement.unlink(missing_ok=True)
-        addresses = [
-            (f"--{name.replace('_', '-')}-address", self.at.get(name, FREE)) for name in ("xds", "xds_tls", "http")
-        ]
+        addresses = [(f"--{name.replace('_', '-')}-address", address) for name, address in self.addresses().items()]
         with (self.state_dir / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxyless", "control-plane", "--state-dir", str(self.state_dir)]

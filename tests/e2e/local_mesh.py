@@ -11,9 +11,9 @@ import httpx2
 
 import proxyless
 from proxyless.cli.demo.processes import Processes
+from proxyless.envoy.free_ports import choose_ports
 
 APPS = Path(__file__).parent / "apps"
-FREE = "127.0.0.1:0"
 Found = TypeVar("Found")
 
 
@@ -46,7 +46,11 @@ class LocalMesh:
 
     def start_control_plane(self, *arguments: str) -> None:
         """On free ports the first time; a restart takes the same ports, as a real one would."""
-        at = {key: str(self.addresses.get(key, FREE)) for key in ("xds", "xds_tls", "http")}
+        free = choose_ports([("127.0.0.1", 0, "")] * 3)
+        at = {
+            key: str(self.addresses.get(key, f"127.0.0.1:{port}"))
+            for key, port in zip(("xds", "xds_tls", "http"), free, strict=True)
+        }
         (self.state_dir / "control-plane.json").unlink(missing_ok=True)
         self.processes.start(
             "control-plane",

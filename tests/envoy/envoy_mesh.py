@@ -5,7 +5,9 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,9 +130,8 @@ class EnvoyMesh:
         self.folder = folder
         self.state_dir = folder / "state"
         self.processes = Processes(self.state_dir)
-        # Private folders of a launcher that is killed stay behind: let them stay among the test's files.
-        self.temporary = folder / "t"
-        self.temporary.mkdir()
+        # Private folders of a launcher that is killed stay behind; there are sockets in them, so the name is short.
+        self.temporary = Path(tempfile.mkdtemp(prefix="px-"))
         (folder / "app.py").write_text(APP)
         self._meshes: list[proxyless.Mesh] = []
         self.addresses: dict[str, Any] = {}
@@ -208,6 +209,7 @@ class EnvoyMesh:
         for mesh in self._meshes:
             mesh.close()
         self.processes.stop_all()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _said(self, name: str, pattern: str) -> re.Match[str] | None:
         self.processes.check()
