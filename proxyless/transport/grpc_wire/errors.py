@@ -36,3 +36,7 @@ class ConnectionFault(ProxylessError):
 
 class HeadTooLarge(ProxylessError):
     """A header list of more bytes than we take; the connection itself is well."""
+
+
+class HeadMalformed(ProxylessError):
+    """A header list with a line that HTTP/2 does not allow (RFC 9113 section 8.2); the connection itself is well."""

@@ -13,10 +13,10 @@ from hpack.exceptions import HPACKDecodingError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-from proxyless.transport.grpc_wire.errors import Code, ConnectionFault, HeadTooLarge
+from proxyless.transport.grpc_wire.errors import Code, ConnectionFault, HeadMalformed, HeadTooLarge
+from proxyless.transport.grpc_wire.fields import Line, Lines, sound
 
-Line = tuple[bytes, bytes]
-Lines = tuple[Line, ...]
+__all__ = ["Decoder", "Line", "Lines", "encode", "literal"]
 
 # SETTINGS_HEADER_TABLE_SIZE that we announce by saying nothing.
 TABLE_SIZE = 4096
@@ -29,23 +29,36 @@ _FULL = {line: index for index, line in reversed(list(enumerate(_STATIC, 1)))}
 _NAMES = {line[0]: index for index, line in reversed(list(enumerate(_STATIC, 1)))}
 # Never to be kept in any table on the way (RFC 7541 section 7.1.3).
 _SECRET = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
-_MOST_KEPT = 64
+# What is remembered is bounded in bytes too: blocks and lines are of a peer's making.
+_MOST_KEPT, _LONGEST_KEPT = 64, 128
 _MOST_INTEGER = 1 << 24
+# A list that is too large costs its stream, one of so many times what we take the connection: reading on is work.
+_FAR_TOO_LARGE = 4
 
 
 def encode(lines: Iterable[Line]) -> bytes:
     """A block. Names are lower case and values free of CR, LF and NUL already: nothing is checked here."""
-    return b"".join([_line(name, value) for name, value in lines])
+    return b"".join([(_line if len(line[1]) <= _LONGEST_KEPT else literal)(*line) for line in lines])
 
 
 @lru_cache(maxsize=4096)
 def _line(name: bytes, value: bytes) -> bytes:
     if (index := _FULL.get((name, value))) is not None:
         return bytes([0x80 | index])
+    return literal(name, value)
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A line of a block whose value is another each time, so that it is not worth remembering."""
+    size = len(value)
+    return _opening(name) + (bytes((size,)) if size < 0x7F else _integer(0, 7, size)) + value
+
+
+@lru_cache(maxsize=1024)
+def _opening(name: bytes) -> bytes:
     first = 0x10 if name in _SECRET else 0
     known = _NAMES.get(name, 0)
-    head = _integer(first, 4, known) if known else bytes([first]) + _integer(0, 7, len(name)) + name
-    return head + _integer(0, 7, len(value)) + value
+    return _integer(first, 4, known) if known else bytes([first]) + _integer(0, 7, len(name)) + name
 
 
 def _integer(first: int, bits: int, number: int) -> bytes:
@@ -66,7 +79,7 @@ class Decoder:
     most: bytes of a list, each line counted with 32 more, as SETTINGS_MAX_HEADER_LIST_SIZE counts.
     """
 
-    __slots__ = ("_kept", "_limit", "_most", "_size", "_table")
+    __slots__ = ("_doubted", "_kept", "_limit", "_most", "_size", "_table")
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -74,10 +87,11 @@ class Decoder:
         self._size = 0
         self._limit = TABLE_SIZE
         self._kept: dict[bytes, Lines] = {}
+        self._doubted = False  # a line that nobody may send has come, and may be in the table
 
     def decode(self, block: bytes) -> Lines:
-        """Raises ConnectionFault for what is no block, HeadTooLarge for a list of more than ``most`` bytes: the table
-        is as the peer expects it all the same.
+        """Raises ConnectionFault for what is no block, HeadTooLarge for a list of more than ``most`` bytes and
+        HeadMalformed for one with a line that nobody may send: the table is as the peer expects it all the same.
         """
         if (kept := self._kept.get(block)) is not None:
             return kept
@@ -88,7 +102,8 @@ class Decoder:
 
     def _decode(self, block: bytes) -> Lines:
         found: list[Line] = []
-        position, end, left, simple = 0, len(block), self._most, True
+        position, end, left, simple, begun = 0, len(block), self._most, True, False
+        least = -_FAR_TOO_LARGE * left
         while position < end:
             first = block[position]
             if first & 0x80:
@@ -102,37 +117,49 @@ class Decoder:
                 position += 1
                 if size == 0x1F:
                     size, position = _more(block, position, size)
-                if found or size > TABLE_SIZE:
+                if begun or size > TABLE_SIZE:
                     raise ConnectionFault(Code.COMPRESSION_ERROR, "a table size where none may be, or too large a one")
                 self._limit, simple = size, False
                 self._shrink()
+                left -= _OVERHEAD  # no honest peer has many
                 continue
             else:
+                line, position = self._literal(block, position, first)
                 simple = False
-                bits = 0x3F if first & 0x40 else 0x0F
-                index = first & bits
-                position += 1
-                if index == bits:
-                    index, position = _more(block, position, index)
-                if index:
-                    name = self._entry(index)[0]
-                else:
-                    name, position = _string(block, position)
-                value, position = _string(block, position)
-                line = (name, value)
-                if first & 0x40:
-                    self._add(line)
+            begun = True
             left -= len(line[0]) + len(line[1]) + _OVERHEAD
             if left >= 0:
                 found.append(line)
+            elif left < least:
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header list far larger than we take")
         if left < 0:
             raise HeadTooLarge(f"a header list of more than {self._most} bytes")
+        if self._doubted and not all(sound(line) for line in found):
+            raise HeadMalformed("a header field that HTTP/2 does not allow")
         lines = tuple(found)
-        if simple:
+        if simple and end <= _LONGEST_KEPT:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[block] = lines
         return lines
+
+    def _literal(self, block: bytes, position: int, first: int) -> tuple[Line, int]:
+        bits = 0x3F if first & 0x40 else 0x0F
+        index = first & bits
+        position += 1
+        if index == bits:
+            index, position = _more(block, position, index)
+        if index:
+            name = self._entry(index)[0]
+        else:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        line = (name, value)
+        if not sound(line):
+            self._doubted = True
+        if first & 0x40:
+            self._add(line)
+        return line, position
 
     def _entry(self, index: int) -> Line:
         if index <= 0:
@@ -176,9 +203,11 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     if end > len(block):
         raise IndexError
     found = block[position:end]
-    return (_huffman(found) if first & 0x80 else found), end
+    if first & 0x80:
+        found = _huffman(found) if size <= _LONGEST_KEPT else decode_huffman(found)
+    return found, end
 
 
 @lru_cache(maxsize=1024)
 def _huffman(data: bytes) -> bytes:
-    return bytes(decode_huffman(data))
+    return decode_huffman(data)

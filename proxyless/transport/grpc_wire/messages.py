@@ -14,11 +14,12 @@ ENCODINGS = ("identity", *_WINDOWS)
 
 
 class BadMessage(ProxylessError):
-    """status: the number of the gRPC status that the call ends with."""
+    """status: the number of the gRPC status that the call ends with. before: messages that came whole with it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+        self.before: tuple[bytes, ...] = ()
 
 
 def frame(message: bytes, encoding: str = "identity") -> bytes:
@@ -59,15 +60,20 @@ class Messages:
         buffer += data
         found: list[bytes] = []
         start = 0
-        while len(buffer) - start >= 5:
-            flag, size = _PREFIX.unpack_from(buffer, start)
-            self._check(size)
-            end = start + 5 + size
-            if end > len(buffer):
-                break
-            found.append(self._message(flag, bytes(buffer[start + 5 : end])))
-            start = end
-        del buffer[:start]
+        try:
+            while len(buffer) - start >= 5:
+                flag, size = _PREFIX.unpack_from(buffer, start)
+                self._check(size)
+                end = start + 5 + size
+                if end > len(buffer):
+                    break
+                found.append(self._message(flag, bytes(buffer[start + 5 : end])))
+                start = end
+        except BadMessage as bad:
+            bad.before = tuple(found)
+            raise
+        finally:
+            del buffer[:start]
         return found
 
     def _check(self, size: int) -> None:
@@ -96,4 +102,6 @@ class Messages:
             raise BadMessage(8, f"Received message larger than max ({len(found)} or more vs. {self._most})")
         if not unpacker.eof:
             raise BadMessage(13, "a message whose compressed form is cut off")
+        if unpacker.unused_data:
+            raise BadMessage(13, "a message with more than its compressed form")
         return found
