@@ -7,7 +7,9 @@ the RFC says, told to it in a GOAWAY; what no honest peer does at such a rate en
 import struct
 from collections.abc import Callable
 
-from proxyless.transport.grpc_wire.errors import Code, ConnectionFault, HeadTooLarge, name_of
+from proxyless.transport.flood import FloodBudget
+from proxyless.transport.grpc_wire.errors import Code, ConnectionFault, HeadMalformed, HeadTooLarge, name_of
+from proxyless.transport.grpc_wire.fields import is_request, is_trailers, status_of
 from proxyless.transport.grpc_wire.header_blocks import NO_TABLE, Decoder, Lines
 from proxyless.transport.grpc_wire.stream import Stream, Unsent
 
@@ -28,16 +30,26 @@ CONNECTION_WINDOW = 16 * 1024 * 1024
 MAX_FRAME = 64 * 1024
 MAX_HEAD = 64 * 1024
 _MOST_BLOCK_FRAMES = 16
-# Frames that bring nothing: this many at once, and so many a second.
-_BURST, _RATE = 2000.0, 200.0
+_MOST_SETTINGS = 64
+# Whatever the peer allows: what waits on one connection stays bounded.
+_MOST_OPEN = 1000
+# Once so much waits for the application, the connection's window is returned only as it is consumed.
+MOST_HELD = 64 * 1024 * 1024
+# What may wait for a socket that takes nothing, besides data, which waits in its stream: answers to the peer.
+MOST_WAITING = 1024 * 1024
+# To a server, a request that its client made void at once costs more than it cost the client (CVE-2023-44487 and
+# CVE-2025-8671). In frames: 500 at once, as Envoy's premature_reset_total_stream_count; and in seconds, as Envoy's
+# premature_reset_min_stream_lifetime_seconds.
+_PREMATURE_COST, _PREMATURE = 4.0, 1.0
+_TOO_LARGE_COST = 20.0
 
 
 class Connection:
-    """client: which end we are. most_streams: that the peer may have open at once; for a server only.
+    """clock: seconds. client: which end we are. most_streams: that the peer may have open at once; for a server only.
 
     streams: open ones by number. limit: how many we may open at once, as far as the peer has said. settled: the peer's
     SETTINGS have come. draining: no new stream is opened (client) or taken (server). over: why all is over, "" before.
-    clock: seconds. Subclasses take what is not of a stream: ``on_request``, ``on_pong``, ``on_change``.
+    Subclasses take what is not of a stream: ``on_request``, ``on_pong``, ``on_change``.
     """
 
     def __init__(self, clock: Callable[[], float], *, client: bool, most_streams: int = 1000) -> None:
@@ -54,11 +66,13 @@ class Connection:
         self._sendable = self._peer_window = _FIRST_WINDOW
         self._peer_frame = 16_384
         self._receivable = CONNECTION_WINDOW
-        self._unreturned = 0
-        self._blocked: dict[Stream, None] = {}
+        self._unreturned = self._held = 0
+        self._blocked: dict[Stream, None] = {}  # streams that have a window, but the connection has none
+        self._paused = False
         self._next = 1
         self._last = 0  # the highest number of a stream that the peer opened
-        self._budget, self._refilled = _BURST, clock()
+        self._told_last = _LARGEST  # that the peer knows of by our GOAWAY
+        self._budget = FloodBudget(clock)
         self.streams: dict[int, Stream] = {}
         self.limit = 100
         self.settled = self.draining = False
@@ -85,10 +99,21 @@ class Connection:
     # ---- what we send
 
     def take(self) -> bytes:
-        """What is to be written now."""
+        """What is to be written now. Nothing while paused, but for the last words."""
+        if self._paused and not self.over:
+            return b""
         found = bytes(self._out)
         self._out.clear()
         return found
+
+    def pause(self) -> None:
+        """The socket takes no more for now: data waits in its streams, and all else here, which is bounded."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Afterwards write ``take``."""
+        self._paused = False
+        self._send_all_waiting()
 
     def open(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
         """A client's request head. Not while ``over`` or ``draining``, nor with ``limit`` streams open."""
@@ -102,7 +127,7 @@ class Connection:
 
     def head(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
         """A head or, with ``end``, trailers, which follow what still waits for the windows. Of ``encode``."""
-        if stream.sent or stream.gone:
+        if not _may_send(stream):
             return
         if stream.unsent:
             stream.unsent.append(Unsent(b"", end, block))
@@ -110,37 +135,45 @@ class Connection:
         self._write_block(stream, block, end)
 
     def data(self, stream: Stream, data: bytes, *, end: bool = False) -> None:
-        """What the windows hold back waits, is counted in ``stream.waiting``, and ``on_room`` tells when it is gone."""
-        if stream.sent or stream.gone:
-            return
+        """What the windows hold back waits, counted in ``stream.waiting``; then ``on_room`` tells when it is gone."""
         size = len(data)
-        if size <= stream.sendable and size <= self._sendable and size <= self._peer_frame and not stream.unsent:
-            stream.sendable -= size
-            self._sendable -= size
-            self._frame(DATA, _END_STREAM if end else 0, stream.id, data)
-            if end:
-                self._we_ended(stream)
+        if not _may_send(stream) or not (size or end):
+            return
+        room = 0 if self._paused else self._sendable
+        if size <= room and size <= stream.sendable and size <= self._peer_frame and not stream.unsent:
+            self._write_data(stream, data, size, end)
             return
         stream.unsent.append(Unsent(memoryview(data), end))
         stream.waiting += size
         self._send_waiting(stream)
 
     def reset(self, stream: Stream, code: int = Code.CANCEL) -> None:
-        """Nobody wants more of it, from either side."""
-        if not stream.gone and stream.id and not self.over:
-            self._frame(RST_STREAM, 0, stream.id, int(code).to_bytes(4))
+        """Nobody wants more of it, from either side; nor to be told of its end."""
+        if not stream.gone and stream.id:
+            if not self.over:
+                self._frame(RST_STREAM, 0, stream.id, int(code).to_bytes(4))
             self._forget(stream)
 
     def consumed(self, stream: Stream, credit: int) -> None:
         """The application has taken this much: the peer may send it again."""
-        if stream.gone or stream.received or self.over or not credit:
+        if stream.gone or self.over:
             return
-        stream.receivable += credit
-        self._frame(WINDOW_UPDATE, 0, stream.id, credit.to_bytes(4))
+        stream.held -= credit
+        self._held -= credit
+        self._return_window()
+        if stream.received:
+            return
+        stream.unreturned += credit
+        # Not each time: it is a frame to send, and one to receive.
+        if stream.unreturned >= STREAM_WINDOW // 4:
+            self._frame(WINDOW_UPDATE, 0, stream.id, stream.unreturned.to_bytes(4))
+            stream.receivable += stream.unreturned
+            stream.unreturned = 0
 
     def ping(self, payload: bytes) -> None:
         """payload: 8 bytes."""
-        self._frame(PING, 0, 0, payload)
+        if not self.over:
+            self._frame(PING, 0, 0, payload)
 
     def drain(self) -> None:
         """A server wants no new streams. Those on their way are still taken, until the peer has answered a PING that
@@ -154,7 +187,7 @@ class Connection:
     def close(self, code: int = Code.NO_ERROR, why: str = "the connection was closed") -> None:
         """All is over, also what is under way; the peer is told."""
         if not self.over:
-            self._frame(GOAWAY, 0, 0, self._last.to_bytes(4) + int(code).to_bytes(4))
+            self._going_away(code)
             self._end(code, why)
 
     def lost(self, why: str) -> None:
@@ -169,9 +202,14 @@ class Connection:
         if self.over:
             return
         try:
+            if self._paused and len(self._out) > MOST_WAITING:
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a peer that does not read what it asks for")
             self._feed(data)
         except ConnectionFault as fault:
             self.close(fault.code, str(fault))
+        except Exception:
+            self.close(Code.INTERNAL_ERROR, "an error of ours, while something arrived")
+            raise
 
     def _feed(self, data: bytes) -> None:
         if self._rest:
@@ -207,52 +245,53 @@ class Connection:
             self._got_data(flags, number, payload)
         elif kind == HEADERS:
             self._got_headers(flags, number, payload)
-        elif kind == WINDOW_UPDATE:
-            self._got_window(number, payload)
+        elif kind == RST_STREAM:
+            self._got_reset(number, payload)
         else:
             self._spend()
-            match kind:
-                case _ if kind == CONTINUATION:
-                    self._got_more(flags, payload)
-                case _ if kind == SETTINGS:
-                    self._got_settings(flags, number, payload)
-                case _ if kind == PING:
-                    self._got_ping(flags, number, payload)
-                case _ if kind == RST_STREAM:
-                    self._got_reset(number, payload)
-                case _ if kind == GOAWAY:
-                    self._got_goaway(number, payload)
-                case _ if kind == PUSH_PROMISE:
-                    raise ConnectionFault(Code.PROTOCOL_ERROR, "a push, which we did not allow")
-                case _ if kind == PRIORITY and (not number or len(payload) != 5):
-                    raise ConnectionFault(Code.FRAME_SIZE_ERROR if number else Code.PROTOCOL_ERROR, "a bad PRIORITY")
-                case _:
-                    pass  # PRIORITY, and frames of extensions, mean nothing to us
+            if kind == WINDOW_UPDATE:
+                self._got_window(number, payload)
+            elif kind == PING:
+                self._got_ping(flags, number, payload)
+            elif kind == SETTINGS:
+                self._got_settings(flags, number, payload)
+            elif kind == CONTINUATION:
+                self._got_more(flags, payload)
+            elif kind == GOAWAY:
+                self._got_goaway(number, payload)
+            elif kind == PUSH_PROMISE:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "a push, which we did not allow")
+            elif kind == PRIORITY and (not number or len(payload) != 5):
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR if number else Code.PROTOCOL_ERROR, "a bad PRIORITY")
+            # Otherwise PRIORITY, and frames of extensions, mean nothing to us.
 
     def _got_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        if not size and not flags & _END_STREAM:
+        if flags & _PADDED:
+            payload = _unpadded(payload)
+        if not payload and not flags & _END_STREAM:
             self._spend()
         self._receivable -= size
         if self._receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        # Returned as it arrives: a stream that nobody reads must not stop the others.
         self._unreturned += size
-        if self._unreturned >= CONNECTION_WINDOW // 4:
-            self._frame(WINDOW_UPDATE, 0, 0, self._unreturned.to_bytes(4))
-            self._receivable += self._unreturned
-            self._unreturned = 0
         stream = self.streams.get(number)
         if stream is None:
-            self._must_be_past(number)
+            # Data on its way to a stream that we have reset may be many frames.
+            self._must_be_past(number, 0.0 if payload else 1.0)
+            self._return_window()
             return
         if stream.received:
             raise ConnectionFault(Code.STREAM_CLOSED, "data after the end of a stream")
         stream.receivable -= size
         if stream.receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the stream's window")
-        if flags & _PADDED:
-            payload = _unpadded(payload)
+        stream.held += size
+        self._held += size
+        self._return_window()
+        if not stream.headed:
+            self._broken(stream, Code.PROTOCOL_ERROR, "the peer sent data before a head")
+            return
         end = bool(flags & _END_STREAM)
         stream.received = end
         stream.on_data(payload, size, end)
@@ -288,40 +327,61 @@ class Connection:
             self._got_head(number, bytes(block), bool(first & _END_STREAM))
 
     def _got_head(self, number: int, block: bytes, end: bool) -> None:
+        lines: Lines = ()
+        problem = None
         try:
-            lines: Lines | None = self._decoder.decode(block)
+            lines = self._decoder.decode(block)
         except HeadTooLarge:
-            lines = None
+            self._spend(_TOO_LARGE_COST)
+            problem = Code.ENHANCE_YOUR_CALM
+        except HeadMalformed:
+            problem = Code.PROTOCOL_ERROR
         stream = self.streams.get(number)
         if stream is None:
             if not self._client and number % 2 and number > self._last:
-                self._new(number, lines, end)
+                self._new(number, lines, problem, end)
             else:
                 self._must_be_past(number)
             return
         if stream.received:
             raise ConnectionFault(Code.STREAM_CLOSED, "a head after the end of a stream")
-        if lines is None:
-            self.reset(stream, Code.ENHANCE_YOUR_CALM)
-            stream.on_end(Code.ENHANCE_YOUR_CALM, "a header list larger than we take", unprocessed=False)
-            self.on_change()
+        if problem is None:
+            if stream.headed:
+                wrong = not end or not is_trailers(lines)
+            else:
+                status = status_of(lines)
+                if 100 <= status < 200 and status != 101 and not end:
+                    self._spend()
+                    return
+                wrong = status < 200
+            if wrong:
+                problem = Code.PROTOCOL_ERROR
+        if problem is not None:
+            too_large = problem is Code.ENHANCE_YOUR_CALM
+            why = "a header list larger than we take" if too_large else "the peer sent a malformed header list"
+            self._broken(stream, problem, why)
             return
-        stream.received = end
-        stream.on_head(lines, end)
-        if end and stream.sent:
-            self._forget(stream)
+        self._tell_head(stream, lines, end)
 
-    def _new(self, number: int, lines: Lines | None, end: bool) -> None:
+    def _new(self, number: int, lines: Lines, problem: Code | None, end: bool) -> None:
         self._last = number
-        full = self.draining or len(self.streams) >= self._most
-        stream = self.on_request() if lines is not None and not full else None
-        if stream is None or lines is None:
+        if problem is None and not is_request(lines):
+            problem = Code.PROTOCOL_ERROR
+        stream = None
+        if problem is None and not self.draining and len(self.streams) < self._most:
+            stream = self.on_request()
+            if self.over:
+                return
+        if stream is None:
             self._spend()
-            code = Code.REFUSED_STREAM if lines is not None else Code.ENHANCE_YOUR_CALM
-            self._frame(RST_STREAM, 0, number, int(code).to_bytes(4))
+            self._frame(RST_STREAM, 0, number, int(Code.REFUSED_STREAM if problem is None else problem).to_bytes(4))
             return
+        stream.opened = self._clock()
         self._adopt(stream, number)
-        stream.received = end
+        self._tell_head(stream, lines, end)
+
+    def _tell_head(self, stream: Stream, lines: Lines, end: bool) -> None:
+        stream.headed, stream.received = True, end
         stream.on_head(lines, end)
         if end and stream.sent:
             self._forget(stream)
@@ -331,34 +391,48 @@ class Connection:
             raise ConnectionFault(Code.PROTOCOL_ERROR if number else Code.FRAME_SIZE_ERROR, "bad SETTINGS")
         if flags & _ACK:
             return
+        if len(payload) > _MOST_SETTINGS * _SETTING.size:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "more settings than there are")
+        window = self._peer_window
+        if self._client and not self.settled:
+            self.limit = _MOST_OPEN
         for key, value in _SETTING.iter_unpack(payload):
             if key == _INITIAL_WINDOW:
                 if value > _LARGEST:
                     raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window larger than there are")
-                change, self._peer_window = value - self._peer_window, value
-                for stream in self.streams.values():
-                    stream.sendable += change
-                    if stream.sendable > _LARGEST:
-                        raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window larger than there are")
+                window = value
             elif key == _MAX_FRAME:
                 if not 16_384 <= value < 1 << 24:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "a size of frames that there is not")
                 self._peer_frame = min(value, MAX_FRAME)
             elif key == _MAX_CONCURRENT and self._client:
-                self.limit = value
+                self.limit = min(value, _MOST_OPEN)
             elif key == _ENABLE_PUSH and value > (0 if self._client else 1):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "a push that is not allowed")
         self._frame(SETTINGS, _ACK, 0, b"")
         self.settled = True
-        self._send_all_waiting()
+        if window != self._peer_window:
+            self._set_window(window)
         self.on_change()
+
+    def _set_window(self, window: int) -> None:
+        """Of each stream (section 6.9.2); the connection's is another matter."""
+        change, self._peer_window = window - self._peer_window, window
+        for stream in self.streams.values():
+            stream.sendable += change
+            if stream.sendable > _LARGEST:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window larger than there are")
+        if change > 0:
+            for stream in list(self.streams.values()):
+                if stream.unsent:
+                    self._send_and_tell(stream)
 
     def _got_ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != 8:
             raise ConnectionFault(Code.PROTOCOL_ERROR if number else Code.FRAME_SIZE_ERROR, "a bad PING")
         if flags & _ACK and payload == _DRAINING and self._draining_soon and not self.draining:
             self.draining = True
-            self._frame(GOAWAY, 0, 0, self._last.to_bytes(4) + bytes(4))
+            self._going_away(Code.NO_ERROR)
             self.on_change()
         elif flags & _ACK:
             self.on_pong(payload)
@@ -373,9 +447,9 @@ class Connection:
             self._must_be_past(number)
             return
         code = int.from_bytes(payload)
-        self._forget(stream)
+        self._spend_on_end(stream)
         why = f"the peer reset the stream ({name_of(code)})"
-        stream.on_end(code, why, unprocessed=code == Code.REFUSED_STREAM)
+        self._fail(stream, code, why, unprocessed=code == Code.REFUSED_STREAM)
 
     def _got_goaway(self, number: int, payload: bytes) -> None:
         if number or len(payload) < 8:
@@ -386,8 +460,7 @@ class Connection:
         self.draining = True
         why = f"the peer closes the connection ({name_of(code)}) and has not processed this"
         for stream in [one for one in self.streams.values() if one.id > last]:
-            self._forget(stream)
-            stream.on_end(code, why, unprocessed=True)
+            self._fail(stream, code, why, unprocessed=True)
         self.on_change()
 
     def _got_window(self, number: int, payload: bytes) -> None:
@@ -404,13 +477,13 @@ class Connection:
         if stream is None:
             self._must_be_past(number)
             return
-        stream.sendable += more
-        if not more or stream.sendable > _LARGEST:
+        if not more or stream.sendable + more > _LARGEST:
             code = Code.FLOW_CONTROL_ERROR if more else Code.PROTOCOL_ERROR
-            self.reset(stream, code)
-            stream.on_end(code, "the peer sent a bad window", unprocessed=False)
-        elif stream.unsent:
-            self._send_waiting(stream)
+            self._broken(stream, code, "the peer sent a bad window")
+            return
+        stream.sendable += more
+        if stream.unsent:
+            self._send_and_tell(stream)
 
     # ---- within
 
@@ -432,47 +505,52 @@ class Connection:
             for piece in pieces[1:-1]:
                 self._frame(CONTINUATION, 0, stream.id, piece)
             self._frame(CONTINUATION, _END_HEADERS, stream.id, pieces[-1])
-        # The peer may answer with some frames that bring nothing (Envoy allows 10).
-        self._budget = min(self._budget + 10.0, _BURST)
+        self._budget.sent()
+        if end:
+            self._we_ended(stream)
+
+    def _write_data(self, stream: Stream, data: bytes | memoryview, size: int, end: bool) -> None:
+        stream.sendable -= size
+        self._sendable -= size
+        self._frame(DATA, _END_STREAM if end else 0, stream.id, data)
+        self._budget.sent()
         if end:
             self._we_ended(stream)
 
     def _send_all_waiting(self) -> None:
-        for stream in list(self._blocked):
-            if self._sendable <= 0:
-                return
-            if not stream.gone:
-                self._send_waiting(stream)
+        while self._blocked and self._sendable > 0 and not self._paused:
+            self._send_and_tell(next(iter(self._blocked)))
+
+    def _send_and_tell(self, stream: Stream) -> None:
+        """on_room is not called by who sends: it may send in turn, and so on."""
+        self._send_waiting(stream)
+        if not stream.unsent and (stream.sent or not stream.gone):
+            stream.on_room()
 
     def _send_waiting(self, stream: Stream) -> None:
         unsent = stream.unsent
+        self._blocked.pop(stream, None)
         while unsent:
             data, end, block = unsent[0]
             if block:
                 unsent.popleft()
                 self._write_block(stream, block, end)
                 continue
-            room = min(stream.sendable, self._sendable, self._peer_frame)
+            room = min(stream.sendable, 0 if self._paused else self._sendable, self._peer_frame)
             if room <= 0 and data:
-                # To the end of the line: each stream has its turn of the connection's window.
-                self._blocked.pop(stream, None)
-                self._blocked[stream] = None
+                if stream.sendable > 0:
+                    # To the end of the line: each stream has its turn of the connection's window.
+                    self._blocked[stream] = None
                 return
-            piece = data[:room]
-            stream.sendable -= len(piece)
-            self._sendable -= len(piece)
-            stream.waiting -= len(piece)
-            whole = len(piece) == len(data)
+            piece = data[: max(room, 0)]
+            size = len(piece)
+            whole = size == len(data)
+            stream.waiting -= size
             if whole:
                 unsent.popleft()
             else:
-                unsent[0] = Unsent(data[room:], end)
-            self._frame(DATA, _END_STREAM if end and whole else 0, stream.id, piece)
-            if end and whole:
-                self._we_ended(stream)
-        self._blocked.pop(stream, None)
-        if not stream.gone:
-            stream.on_room()
+                unsent[0] = Unsent(data[size:], end)
+            self._write_data(stream, piece, size, end and whole)
 
     def _we_ended(self, stream: Stream) -> None:
         stream.sent = True
@@ -491,30 +569,66 @@ class Connection:
             self._blocked.pop(stream, None)
             stream.unsent.clear()
             stream.waiting = 0
+            self._held -= stream.held
+            stream.held = 0
+            self._return_window()
             self.on_change()
 
-    def _end(self, code: int, why: str) -> None:
-        self.over, self.draining = why, True
-        for stream in list(self.streams.values()):
+    def _fail(self, stream: Stream, code: int, why: str, *, unprocessed: bool = False) -> None:
+        if not stream.gone:
             self._forget(stream)
-            stream.on_end(code, why, unprocessed=False)
-        self.on_change()
+            stream.on_end(code, why, unprocessed=unprocessed)
 
-    def _must_be_past(self, number: int) -> None:
+    def _broken(self, stream: Stream, code: Code, why: str) -> None:
+        """A stream error (section 5.4.2)."""
+        self._spend_on_end(stream)
+        self._frame(RST_STREAM, 0, stream.id, int(code).to_bytes(4))
+        self._fail(stream, code, why)
+
+    def _going_away(self, code: int) -> None:
+        self._told_last = min(self._told_last, self._last)  # never more than before
+        self._frame(GOAWAY, 0, 0, self._told_last.to_bytes(4) + int(code).to_bytes(4))
+
+    def _end(self, code: int, why: str) -> None:
+        self.over, self.draining = why or name_of(code), True
+        self._rest, self._block = b"", None
+        failed: Exception | None = None
+        for stream in list(self.streams.values()):
+            try:
+                self._fail(stream, code, why)
+            except Exception as error:  # the others are to hear of it all the same
+                failed = failed or error
+        self.on_change()
+        if failed is not None:
+            raise failed
+
+    def _return_window(self) -> None:
+        """The connection's, as data arrives: a stream that nobody reads must not stop the others, within bounds."""
+        if self._unreturned >= CONNECTION_WINDOW // 4 and self._held <= MOST_HELD and not self.over:
+            self._frame(WINDOW_UPDATE, 0, 0, self._unreturned.to_bytes(4))
+            self._receivable += self._unreturned
+            self._unreturned = 0
+
+    def _must_be_past(self, number: int, cost: float = 1.0) -> None:
         """A stream that is not open: one that was, whose late frames are nobody's, or one that never was."""
         ours = number % 2 == (1 if self._client else 0)
         if not number or number > (self._next - 1 if ours else self._last):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
-        self._spend()
+        self._spend(cost)
 
-    def _spend(self) -> None:
-        self._budget -= 1.0
-        if self._budget < 0:
-            now = self._clock()
-            self._budget = min(_BURST, self._budget + (now - self._refilled) * _RATE)
-            self._refilled = now
-            if self._budget < 0:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a flood of frames that bring nothing")
+    def _spend_on_end(self, stream: Stream) -> None:
+        """The peer ends a stream before its time. A client's are as many as it opens itself."""
+        if not self._client and self._clock() - stream.opened < _PREMATURE:
+            self._spend(_PREMATURE_COST)
+
+    def _spend(self, frames: float = 1.0) -> None:
+        if not self._budget.spend(frames):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a flood of frames that bring nothing")
+
+
+def _may_send(stream: Stream) -> bool:
+    """Whether our side is open, and its end not even waiting."""
+    return not (stream.sent or stream.gone or (stream.unsent and stream.unsent[-1].end))
 
 
 def _unpadded(payload: bytes) -> bytes:
