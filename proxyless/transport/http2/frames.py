@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from proxyless.transport.flood import FloodBudget
 from proxyless.transport.http1.errors import RemoteProtocolError
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
@@ -12,21 +13,17 @@ _HEADER = 9
 MAX_FRAME_SIZE = 16_384
 # HPACK can make a list longer, never much shorter, than its bytes: an honest block is no longer than its list may be.
 MAX_HEADER_BLOCK = 64 * 1024
-# Frames that bring nothing (PING, SETTINGS, RST_STREAM, empty ones, ...): this many at once, and so many a second.
-_BURST, _RATE = 2000.0, 200.0
 
 
 class Frames:
     """``cut`` bytes into whole frames. Raises RemoteProtocolError for what is too much, as Envoy's flood limits do."""
 
-    __slots__ = ("_block", "_block_frames", "_budget", "_buffer", "_clock", "_refilled")
+    __slots__ = ("_block", "_block_frames", "_budget", "_buffer")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._buffer = bytearray()
         self._block = self._block_frames = 0  # of the header block that is arriving
-        self._clock = clock
-        self._budget = _BURST
-        self._refilled = clock()
+        self._budget = FloodBudget(clock)
 
     def cut(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         """Type, flags, stream, and all bytes of each whole frame."""
@@ -48,7 +45,7 @@ class Frames:
 
     def sent(self) -> None:
         """A frame of a request was sent: the peer may answer it with some frames of its own (Envoy allows 10)."""
-        self._budget = min(self._budget + 10.0, _BURST)
+        self._budget.sent()
 
     def _check(self, kind: int, flags: int, length: int) -> None:
         if kind in (HEADERS, CONTINUATION):
@@ -60,10 +57,5 @@ class Frames:
                 self._block = self._block_frames = 0
         elif kind == DATA and length:
             return
-        self._budget -= 1.0
-        if self._budget < 0:
-            now = self._clock()
-            self._budget = min(_BURST, self._budget + (now - self._refilled) * _RATE)
-            self._refilled = now
-            if self._budget < 0:
-                raise RemoteProtocolError("the server floods the connection with HTTP/2 frames that bring nothing")
+        if not self._budget.spend():
+            raise RemoteProtocolError("the server floods the connection with HTTP/2 frames that bring nothing")
