@@ -32,8 +32,8 @@ class AsyncHttp2(asyncio.Protocol):
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_flushing", "_ready", "_transport", "_write_paused", "_writers", "changed",
-        "claimed", "generation", "idle_since", "loop", "peer", "requests", "session",
+        "__weakref__", "_closed", "_draining", "_flushing", "_ready", "_transport", "_write_paused", "_writers",
+        "changed", "claimed", "generation", "idle_since", "loop", "peer", "requests", "session",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,7 +41,7 @@ class AsyncHttp2(asyncio.Protocol):
         self.session = Session(time.monotonic)
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] | None = None
-        self._closed = self._flushing = self._write_paused = False
+        self._closed = self._draining = self._flushing = self._write_paused = False
         self._writers: dict[AsyncStream, None] = {}
         self.changed: Callable[[AsyncHttp2], None] | None = None
         self.claimed = 0
@@ -79,11 +79,11 @@ class AsyncHttp2(asyncio.Protocol):
 
     def usable(self) -> bool:
         """Whether further requests may be sent on it, when others have ended."""
-        return not (self._closed or self.session.draining)
+        return not (self._closed or self._draining or self.session.draining)
 
     def drain(self) -> None:
-        """No further requests; those under way go on, and with the last the connection ends."""
-        self.session.draining = True
+        """No further claims; requests that have theirs go on, and with the last the connection ends."""
+        self._draining = True
         if not self.claimed:
             self.close()
 
@@ -135,7 +135,7 @@ class AsyncHttp2(asyncio.Protocol):
         self.flush_soon()
         if not self.claimed:
             self.idle_since = time.monotonic()
-            if self.session.draining:
+            if self._draining or self.session.draining:
                 # In a moment: a reset that says so to the server is still to be written.
                 self.loop.call_soon(self._end_gently)
                 return

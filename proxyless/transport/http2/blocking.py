@@ -42,7 +42,7 @@ class BlockingHttp2:
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_reading", "_unsent", "_waiting", "changed", "claimed", "generation", "idle_since",
+        "__weakref__", "_closed", "_draining", "_reading", "_unsent", "_waiting", "changed", "claimed", "generation", "idle_since",
         "lock", "peer", "requests", "session", "sock",
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ class BlockingHttp2:
         self.sock = sock
         self.session = Session(time.monotonic)
         self.lock = threading.Lock()
-        self._closed = False
+        self._closed = self._draining = False
         self._reading = 0  # threads in ``poll``
         self._unsent = bytearray()
         self._waiting: dict[BlockingStream, None] = {}
@@ -96,15 +96,15 @@ class BlockingHttp2:
 
     def usable(self) -> bool:
         """Whether further requests may be sent on it, when others have ended. Hears what came while nobody listened."""
-        if not self.claimed and not (self._closed or self.session.draining):
+        if not self.claimed and not (self._closed or self._draining or self.session.draining):
             with self.lock:
                 if not self._reading:
                     self._read()
-        return not (self._closed or self.session.draining)
+        return not (self._closed or self._draining or self.session.draining)
 
     def drain(self) -> None:
-        """No further requests; those under way go on, and with the last the connection ends."""
-        self.session.draining = True
+        """No further claims; requests that have theirs go on, and with the last the connection ends."""
+        self._draining = True
         if not self.claimed:
             self.close()
 
@@ -229,7 +229,7 @@ class BlockingHttp2:
             self.flush()
             if not self.claimed:
                 self.idle_since = time.monotonic()
-                if self.session.draining:
+                if self._draining or self.session.draining:
                     self._end()
             if self._closed and not self._reading:
                 self.sock.close()
