@@ -143,6 +143,32 @@ class OutlierDetection:
     always_eject_one: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TcpKeepalive:
+    """The kernel's probes of a connection that is silent (Envoy's core.v3.TcpKeepalive).
+
+    time, interval: seconds. 0 leaves a number to the kernel.
+    """
+
+    probes: int = 0
+    time: int = 0
+    interval: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What is different about a cluster's connections. Hashable: it is part of a connection pool's key.
+
+    keepalive: None sends no probes. max_duration: seconds after which a connection takes no further request, None for
+    ever (Envoy's max_connection_duration). max_streams: requests at once on one HTTP/2 connection, None for as many as
+    the server takes (Envoy's max_concurrent_streams).
+    """
+
+    keepalive: TcpKeepalive | None = None
+    max_duration: float | None = None
+    max_streams: int | None = None
+
+
 class ClusterKind(enum.Enum):
     ENDPOINTS = "endpoints"  # EDS or static: use ``localities``
     DNS = "dns"  # resolve each endpoint's address, use every answer (STRICT_DNS)
@@ -155,6 +181,7 @@ class Cluster:
 
     hashing: set with RING_HASH and MAGLEV. connect_timeout: seconds (Istio's default 10). max_requests_per_connection:
     0 for no limit. idle_timeout: seconds that an unused connection is kept, None for 1 hour (Envoy's default).
+    connection_options: None where connections are as everywhere.
     max_connections, max_pending_requests, max_requests, max_retries: what one process may have open or in flight to
     the cluster (Envoy's circuit_breakers, priority DEFAULT), None for no limit; retry_budget replaces max_retries.
     panic_threshold: percent of usable endpoints below which all are used, 0 for never.
@@ -173,6 +200,7 @@ class Cluster:
     connect_timeout: float = 10.0
     max_requests_per_connection: int = 0
     idle_timeout: float | None = None
+    connection_options: ConnectionOptions | None = None
     max_connections: int | None = None
     max_pending_requests: int | None = None
     max_requests: int | None = None

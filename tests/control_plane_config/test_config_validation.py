@@ -329,9 +329,9 @@ def test_senseless_resources_are_refused(kind: str, spec: dict[str, Any], field:
         ("VirtualService", {**http(), "gateways": ["gw"]}, "FieldNotActedOn", "spec.gateways"),
         (
             "DestinationRule",
-            rule(connectionPool={"tcp": {"maxConnectionDuration": "1s"}}),
+            rule(connectionPool={"http": {"useClientProtocol": True}}),
             "FieldNotActedOn",
-            "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration",
+            "spec.trafficPolicy.connectionPool.http.useClientProtocol",
         ),
         (
             *("DestinationRule", {"host": "a", "subsets": [{"name": "v1", "trafficPolicy": {"proxyProtocol": {}}}]}),

@@ -416,6 +416,24 @@ def test_connection_settings() -> None:
     assert upgraded.explicit_http_config.HasField("http2_protocol_options")
 
 
+def test_connections_themselves() -> None:
+    pool = (
+        "connectionPool: {tcp: {tcpKeepalive: {probes: 3, time: 60s, interval: 1500ms}, maxConnectionDuration: 1h}, "
+        "http: {%s, maxConcurrentStreams: 5}}"
+    )
+    for client in (LIBRARY, ENVOY):
+        found = cluster(ruled(policy(pool % "h2UpgradePolicy: UPGRADE")), NAME, client)
+        keepalive = found.upstream_connection_options.tcp_keepalive
+        asked = (keepalive.keepalive_probes, keepalive.keepalive_time, keepalive.keepalive_interval)
+        assert [one.value for one in asked] == [3, 60, 2]
+        options = http_of(found)
+        assert options.common_http_protocol_options.max_connection_duration.seconds == 3600
+        assert options.explicit_http_config.http2_protocol_options.max_concurrent_streams.value == 5
+    followed = http_of(cluster(ruled(policy(pool % "useClientProtocol: true")), NAME, ENVOY))
+    assert followed.use_downstream_protocol_config.http2_protocol_options.max_concurrent_streams.value == 5
+    assert not cluster(ruled(policy("")), NAME).HasField("upstream_connection_options")
+
+
 def test_endpoints_by_locality_with_health_and_what_is_known_of_the_workload() -> None:
     translator = Translator(
         world(

@@ -13,6 +13,7 @@ from xds_resources import assignment, cluster, downstream_tls, inbound, packed, 
 
 from proxyless.model.cluster import (
     ClusterKind,
+    ConnectionOptions,
     DropOverload,
     Health,
     LoadBalancer,
@@ -20,6 +21,7 @@ from proxyless.model.cluster import (
     OutlierDetection,
     Protocol,
     RetryBudget,
+    TcpKeepalive,
     UpstreamTls,
 )
 from proxyless.model.inbound import MutualTls
@@ -135,6 +137,49 @@ def test_http_options(source: str, protocol: Protocol, requests: int, idle: floa
     made.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     found = compile_cluster(made).cluster
     assert (found.protocol, found.max_requests_per_connection, found.idle_timeout) == (protocol, requests, idle)
+
+
+@pytest.mark.parametrize(
+    ("options", "connection", "expected"),
+    [
+        ("", "", None),
+        ("", "tcp_keepalive {}", ConnectionOptions(TcpKeepalive())),
+        (
+            "",
+            "tcp_keepalive { keepalive_probes { value: 999 } keepalive_time { value: 99999 } "
+            "keepalive_interval { value: 7 } }",
+            ConnectionOptions(TcpKeepalive(127, 32_767, 7)),  # what Linux takes
+        ),
+        (
+            "common_http_protocol_options { max_connection_duration { seconds: 9 } }",
+            "",
+            ConnectionOptions(max_duration=9.0),
+        ),
+        (
+            "explicit_http_config { http2_protocol_options { max_concurrent_streams { value: 5 } } }",
+            "",
+            ConnectionOptions(max_streams=5),
+        ),
+        (
+            "auto_config { http2_protocol_options { max_concurrent_streams { value: 6 } } }",
+            "",
+            ConnectionOptions(max_streams=6),
+        ),
+    ],
+)
+def test_connection_options(options: str, connection: str, expected: ConnectionOptions | None) -> None:
+    made = text(cluster("c"), f"upstream_connection_options {{ {connection} }}")
+    made.typed_extension_protocol_options[HTTP_OPTIONS].Pack(
+        text(http_protocol_options_pb2.HttpProtocolOptions(), options)
+    )
+    found = compile_cluster(made).cluster
+    assert found.connection_options == expected
+    assert found.ignored == ()
+
+
+def test_no_streams_at_all_are_refused() -> None:
+    with pytest.raises(InvalidResource, match="max_concurrent_streams must be more than 0"):
+        compiled("http2_protocol_options { max_concurrent_streams {} }")
 
 
 def test_deprecated_http2_options() -> None:

@@ -84,6 +84,9 @@ def http_options(
     if follow and kind is ClientKind.ENVOY:
         # Nobody said which HTTP the port speaks: what the caller speaks is the best guess (Istio).
         use_callers_protocol(options)
+        if http.max_concurrent_streams > 0:
+            http2_options = options.use_downstream_protocol_config.http2_protocol_options
+            http2_options.max_concurrent_streams.value = http.max_concurrent_streams
         return options
     if http.use_client_protocol:
         notes.add("connectionPool.http.useClientProtocol left out, the port's protocol decides")

@@ -35,7 +35,7 @@ class AsyncConnection(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_busy", "_closed", "_error", "_expecting", "_keep", "_read_paused", "_sender", "_timer",
         "_timer_at", "_transport", "_until", "_waiter", "_write_paused", "_write_waiter", "generation", "idle_since",
-        "loop", "peer", "reader", "request_bytes", "requests", "sent_at", "tunnel",
+        "loop", "made_at", "peer", "reader", "request_bytes", "requests", "sent_at", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -57,7 +57,7 @@ class AsyncConnection(asyncio.Protocol):
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
-        self.idle_since = 0.0
+        self.idle_since = self.made_at = 0.0
 
     # The life of an exchange
 

@@ -35,7 +35,7 @@ class BlockingConnection:
 
     __slots__ = (
         "__weakref__", "_broken", "_busy", "_early", "_error", "_keep", "_poll", "_sock", "generation", "idle_since",
-        "peer", "reader", "request_bytes", "requests", "sent", "tunnel",
+        "made_at", "peer", "reader", "request_bytes", "requests", "sent", "tunnel",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -52,7 +52,7 @@ class BlockingConnection:
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
-        self.idle_since = 0.0
+        self.idle_since = self.made_at = 0.0
 
     def start(
         self,

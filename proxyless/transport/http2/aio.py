@@ -33,12 +33,12 @@ class AsyncHttp2(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_closed", "_draining", "_flushing", "_ready", "_transport", "_write_paused", "_writers",
-        "changed", "claimed", "generation", "idle_since", "loop", "peer", "requests", "session",
+        "changed", "claimed", "generation", "idle_since", "loop", "made_at", "peer", "requests", "session",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_streams: int | None = None) -> None:
         self.loop = loop
-        self.session = Session(time.monotonic)
+        self.session = Session(time.monotonic, max_streams)
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] | None = None
         self._closed = self._draining = self._flushing = self._write_paused = False
@@ -48,7 +48,7 @@ class AsyncHttp2(asyncio.Protocol):
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
-        self.idle_since = 0.0
+        self.idle_since = self.made_at = 0.0
 
     @property
     def closed(self) -> bool:

@@ -42,14 +42,14 @@ class BlockingHttp2:
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_draining", "_reading", "_unsent", "_waiting", "changed", "claimed", "generation", "idle_since",
-        "lock", "peer", "requests", "session", "sock",
+        "__weakref__", "_closed", "_draining", "_reading", "_unsent", "_waiting", "changed", "claimed",
+        "generation", "idle_since", "lock", "made_at", "peer", "requests", "session", "sock",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, max_streams: int | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.session = Session(time.monotonic)
+        self.session = Session(time.monotonic, max_streams)
         self.lock = threading.Lock()
         self._closed = self._draining = False
         self._reading = 0  # threads in ``poll``
@@ -60,7 +60,7 @@ class BlockingHttp2:
         # The pool's notes.
         self.peer: str | None = None
         self.generation = self.requests = 0
-        self.idle_since = 0.0
+        self.idle_since = self.made_at = 0.0
 
     @property
     def closed(self) -> bool:

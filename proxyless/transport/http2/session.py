@@ -63,7 +63,9 @@ class Session:
     Not thread-safe.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], max_streams: int | None = None) -> None:
+        """max_streams: at once, whatever more the server allows."""
+        self._most_streams = min(_MOST_STREAMS, max_streams or _MOST_STREAMS)
         self._h2 = H2Connection(_CONFIG)
         # Replaced, not updated: an update would hold only once the server has acknowledged it.
         self._h2.local_settings = Settings(
@@ -79,7 +81,7 @@ class Session:
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW - 65_535)
         self._frames = Frames(clock)
         self._credit = 0
-        self._limit = _STREAMS_AT_FIRST
+        self._limit = min(_STREAMS_AT_FIRST, self._most_streams)
         self.settled = False  # the server's first SETTINGS have come
         self._blocked: dict[Stream, None] = {}
         self.streams: dict[int, Stream] = {}
@@ -199,7 +201,7 @@ class Session:
         for event in self._h2.receive_data(frame):
             self._event(event)
         if kind == frames.SETTINGS:
-            if (limit := min(self._h2.remote_settings.max_concurrent_streams, _MOST_STREAMS)) != self._limit:
+            if (limit := min(self._h2.remote_settings.max_concurrent_streams, self._most_streams)) != self._limit:
                 self._limit = limit
             self._unblock()  # the initial window may have grown
         elif kind == frames.WINDOW_UPDATE:

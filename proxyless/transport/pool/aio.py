@@ -9,16 +9,16 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from proxyless.model.cluster import Endpoint, UpstreamTls
+from proxyless.model.cluster import Cluster, Endpoint, UpstreamTls
 from proxyless.model.errors import IdentityError, NotReadyError
 from proxyless.transport import tls as tls_layer
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, WireError
 from proxyless.transport.http2.aio import AsyncHttp2, AsyncStream
 from proxyless.transport.pool import fork
-from proxyless.transport.pool.connect import AddressInfo, Timings, Wait, numeric
+from proxyless.transport.pool.connect import AddressInfo, Timings, Wait, keep_alive, max_streams, numeric
 from proxyless.transport.pool.limits import Gates, Grant, Place, Waiter, gates_of
-from proxyless.transport.pool.store import SWEEP_EVERY, Bucket, Store
+from proxyless.transport.pool.store import SWEEP_EVERY, Bucket, Store, worn
 from proxyless.transport.runtime import Runtime
 
 AsyncBucket = Bucket["PooledConnection", AsyncHttp2]
@@ -184,14 +184,15 @@ class AsyncPool:
 
     def _give(self, bucket: AsyncBucket, connection: PooledConnection) -> None:
         generation = self._generation(bucket.tls)
-        wanted = bucket.waiting and self.store.keeps(bucket, connection, generation) and connection.usable()
+        now = time.monotonic()
+        wanted = bucket.waiting and self.store.keeps(bucket, connection, generation, now) and connection.usable()
         if wanted and self._gates.of(bucket.cluster.name).hand(bucket, connection):
             return
-        self.store.give(bucket, connection, generation, time.monotonic())
+        self.store.give(bucket, connection, generation, now)
 
     def _offer(self, bucket: AsyncBucket, connection: AsyncHttp2) -> None:
-        gate, limit = self._gates.of(bucket.cluster.name), bucket.cluster.max_requests_per_connection
-        while bucket.waiting and connection.room > 0 and not 0 < limit <= connection.requests:
+        gate = self._gates.of(bucket.cluster.name)
+        while bucket.waiting and connection.room > 0 and not worn(connection, bucket, time.monotonic()):
             gate.hand(bucket, connection.claim())
         generation = self._generation(bucket.tls)
         self.store.offer(bucket, connection, generation, time.monotonic())
@@ -258,7 +259,7 @@ class AsyncPool:
         # Before the context is made: a swap in between makes the connection old, never an old one new.
         generation = tls_layer.generation_of(identity, tls)
         context = identity.client_context(tls) if tls is not None else None
-        sock = await self._tcp(endpoint, timings)
+        sock = await self._tcp(endpoint, bucket.cluster, timings)
         connected = time.monotonic()
         timings.connect = connected - started - (timings.resolve or 0.0)
         name = tls_layer.server_name(endpoint, tls) if tls is not None else None
@@ -267,7 +268,7 @@ class AsyncPool:
         def choose(secured: ssl.SSLObject | None) -> PooledConnection | AsyncHttp2:
             nonlocal made
             if tls_layer.speaks_http2(secured, bucket.protocol):
-                made = AsyncHttp2(loop)
+                made = AsyncHttp2(loop, max_streams(bucket.cluster))
             else:
                 made = PooledConnection(loop)
                 made.place = place
@@ -291,7 +292,7 @@ class AsyncPool:
         try:
             if made is None:  # the server chose what was not offered
                 raise IdentityError("the server insists on HTTP/2, which was not offered")
-            made.generation = generation
+            made.generation, made.made_at = generation, connected
             if tls is not None:
                 made.peer = tls_layer.verify(transport.get_extra_info("ssl_object"), tls, identity)
                 timings.tls = time.monotonic() - connected
@@ -317,7 +318,7 @@ class AsyncPool:
         if self.store.sweep(time.monotonic()):
             self._sweep_later()
 
-    async def _tcp(self, endpoint: Endpoint, timings: Timings) -> socket.socket:
+    async def _tcp(self, endpoint: Endpoint, cluster: Cluster, timings: Timings) -> socket.socket:
         loop = self._loop
         places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
         if not places:
@@ -329,6 +330,7 @@ class AsyncPool:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
+                keep_alive(sock, cluster)
                 await loop.sock_connect(sock, where)
             except OSError as error:
                 sock.close()

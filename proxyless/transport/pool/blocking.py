@@ -16,9 +16,9 @@ from proxyless.transport.http1.blocking import BlockingConnection
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, WireError
 from proxyless.transport.http2.blocking import BlockingHttp2, BlockingStream
 from proxyless.transport.pool import fork
-from proxyless.transport.pool.connect import AddressInfo, Timings, Wait, numeric
+from proxyless.transport.pool.connect import AddressInfo, Timings, Wait, keep_alive, max_streams, numeric
 from proxyless.transport.pool.limits import Grant, Place, Waiter, gates_of
-from proxyless.transport.pool.store import Bucket, Store
+from proxyless.transport.pool.store import Bucket, Store, worn
 from proxyless.transport.runtime import Runtime
 
 BlockingBucket = Bucket["PooledConnection", BlockingHttp2]
@@ -199,14 +199,15 @@ class BlockingPool:
     def _give(self, bucket: BlockingBucket, connection: PooledConnection) -> None:
         generation = self._generation(bucket.tls)
         with self._lock:
-            wanted = bucket.waiting and self._store.keeps(bucket, connection, generation) and connection.usable()
+            now = time.monotonic()
+            wanted = bucket.waiting and self._store.keeps(bucket, connection, generation, now) and connection.usable()
             if wanted and self._gates.of(bucket.cluster.name).hand(bucket, connection):
                 return
-            self._store.give(bucket, connection, generation, time.monotonic())
+            self._store.give(bucket, connection, generation, now)
 
     def _offer(self, bucket: BlockingBucket, connection: BlockingHttp2) -> None:
-        gate, limit = self._gates.of(bucket.cluster.name), bucket.cluster.max_requests_per_connection
-        while bucket.waiting and connection.room > 0 and not 0 < limit <= connection.requests:
+        gate = self._gates.of(bucket.cluster.name)
+        while bucket.waiting and connection.room > 0 and not worn(connection, bucket, time.monotonic()):
             use = connection.claim()
             if not gate.hand(bucket, use):
                 use.close()
@@ -277,7 +278,7 @@ class BlockingPool:
         # Before the context is made: a swap in between makes the connection old, never an old one new.
         generation = tls_layer.generation_of(identity, tls)
         context = identity.client_context(tls) if tls is not None else None
-        sock = _tcp(endpoint, until, timings)
+        sock = _tcp(endpoint, bucket.cluster, until, timings)
         connected = time.monotonic()
         timings.connect = connected - started - (timings.resolve or 0.0)
         peer, secured = None, None
@@ -295,7 +296,7 @@ class BlockingPool:
                 peer = tls_layer.verify(secured, tls, identity)
                 timings.tls = time.monotonic() - connected
             if tls_layer.speaks_http2(secured, bucket.protocol):
-                made = BlockingHttp2(sock)
+                made = BlockingHttp2(sock, max_streams(bucket.cluster))
                 made.idle_since = connected
                 made.ready(until)
                 made.changed = partial(self._changed, bucket, place)
@@ -304,7 +305,7 @@ class BlockingPool:
         except BaseException:
             sock.close()
             raise
-        made.generation, made.peer = generation, peer
+        made.generation, made.peer, made.made_at = generation, peer, connected
         with self._lock:
             self._all.add(made)
         return made
@@ -327,7 +328,7 @@ def _handshake(secured: ssl.SSLSocket, until: float) -> None:
             raise TimeoutError
 
 
-def _tcp(endpoint: Endpoint, until: float, timings: Timings) -> socket.socket:
+def _tcp(endpoint: Endpoint, cluster: Cluster, until: float, timings: Timings) -> socket.socket:
     places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
     if not places:
         started = time.monotonic()
@@ -338,6 +339,7 @@ def _tcp(endpoint: Endpoint, until: float, timings: Timings) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(_left(until))
+            keep_alive(sock, cluster)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect(where)
         except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless.model.cluster import Cluster
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, PoolTimedOut, WireError
 
 # What getaddrinfo gives: family, type, protocol, canonical name, address.
@@ -52,6 +53,25 @@ class Wait:
             if seconds is not None and (end[0] is None or now + seconds < end[0]):
                 end = (now + seconds, error)
         return end
+
+
+def max_streams(cluster: Cluster) -> int | None:
+    """At once on one HTTP/2 connection of the cluster."""
+    return cluster.connection_options.max_streams if cluster.connection_options is not None else None
+
+
+def keep_alive(sock: socket.socket, cluster: Cluster) -> None:
+    """Have the kernel probe a silent connection, where its cluster asks for that (Envoy's tcp_keepalive)."""
+    if cluster.connection_options is None or (asked := cluster.connection_options.keepalive) is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPCNT, asked.probes),
+        (socket.TCP_KEEPIDLE, asked.time),
+        (socket.TCP_KEEPINTVL, asked.interval),
+    ):
+        if value:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def numeric(address: str, port: int) -> list[AddressInfo]:

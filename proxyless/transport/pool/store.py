@@ -8,7 +8,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, UpstreamTls
+from proxyless.model.cluster import Cluster, ClusterKind, ConnectionOptions, Endpoint, UpstreamTls
 from proxyless.model.cluster import Protocol as Http
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.pool.limits import Waiter
@@ -19,9 +19,13 @@ SWEEP_EVERY = 5.0
 
 
 class Connection(Protocol):
-    """What all kinds of connection are to a pool. generation: of the identity it was made with, 0 if none matters."""
+    """What all kinds of connection are to a pool. generation: of the identity it was made with, 0 if none matters.
+
+    made_at, idle_since: monotonic.
+    """
 
     generation: int
+    made_at: float
     requests: int
     idle_since: float
 
@@ -46,7 +50,7 @@ M = TypeVar("M", bound=Multiplexed)
 
 @dataclass(slots=True)
 class Bucket(Generic[C, M]):
-    """Connections to one endpoint with one kind of TLS and HTTP. cluster: the one that used it last.
+    """Connections to one endpoint with one kind of TLS, HTTP and options. cluster: the one that used it last.
 
     owner: the name of a cluster that limits its connections, and so does not share them. shared: HTTP/2 connections
     that may have room. connections: all there are, busy ones and those being made included. connecting: somebody
@@ -59,6 +63,7 @@ class Bucket(Generic[C, M]):
     cluster: Cluster
     protocol: Http = Http.HTTP1
     owner: str = ""
+    options: ConnectionOptions | None = None
     idle: list[C] = field(default_factory=list)
     shared: list[M] = field(default_factory=list)
     waiting: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
@@ -96,23 +101,28 @@ class Store(Generic[C, M]):
     def bucket(
         self, endpoint: Endpoint, tls: UpstreamTls | None, cluster: Cluster, protocol: Http | None = None
     ) -> Bucket[C, M]:
-        """The one bucket of this address, port, TLS and protocol (the cluster's unless given).
+        """The one bucket of this address, port, TLS, connection options and protocol (the cluster's unless given).
 
         A closed store opens again for who starts a request.
         """
         self.closed = False
         if protocol is None:
             protocol = cluster.protocol
-        owner = "" if cluster.max_connections is None else cluster.name
+        owner, options = "" if cluster.max_connections is None else cluster.name, cluster.connection_options
         buckets = self._buckets.get(endpoint.key)
         if buckets is None:
             buckets = self._buckets[endpoint.key] = []
         for bucket in buckets:
-            # Comparing TLS field by field is the exception: it happens once after each swap of the snapshot.
-            if bucket.protocol is protocol and bucket.owner == owner and (bucket.tls is tls or bucket.tls == tls):
-                bucket.tls, bucket.cluster, bucket.endpoint = tls, cluster, endpoint
+            # Comparing field by field is the exception: it happens once after each swap of the snapshot.
+            if (
+                bucket.protocol is protocol
+                and bucket.owner == owner
+                and (bucket.tls is tls or bucket.tls == tls)
+                and (bucket.options is options or bucket.options == options)
+            ):
+                bucket.tls, bucket.cluster, bucket.endpoint, bucket.options = tls, cluster, endpoint, options
                 return bucket
-        buckets.append(Bucket(endpoint, tls, cluster, protocol, owner))
+        buckets.append(Bucket(endpoint, tls, cluster, protocol, owner, options))
         return buckets[-1]
 
     def take(self, bucket: Bucket[C, M], generation: int, now: float) -> C | None:
@@ -135,12 +145,11 @@ class Store(Generic[C, M]):
     def share(self, bucket: Bucket[C, M], generation: int, now: float) -> M | None:
         """An HTTP/2 connection with room, of an older generation if there is no other yet."""
         shared = bucket.shared
-        limit = bucket.cluster.max_requests_per_connection
         while shared:
             connection = shared[-1]
             good = connection.generation == generation or self._still_good(connection.generation)
             idle_too_long = not connection.claimed and _expired(connection, bucket, now)
-            if not good or idle_too_long or not connection.usable() or 0 < limit <= connection.requests:
+            if not good or idle_too_long or not connection.usable() or worn(connection, bucket, now):
                 shared.pop()
                 connection.drain()
             elif connection.room > 0:
@@ -149,14 +158,13 @@ class Store(Generic[C, M]):
                 shared.pop()  # it is back when one of its requests ends
         return None
 
-    def keeps(self, bucket: Bucket[C, M], connection: C, generation: int) -> bool:
+    def keeps(self, bucket: Bucket[C, M], connection: C, generation: int, now: float) -> bool:
         """Whether a connection whose exchange is over may serve another."""
-        limit = bucket.cluster.max_requests_per_connection
-        return not (self.closed or connection.generation != generation or 0 < limit <= connection.requests)
+        return not (self.closed or connection.generation != generation or worn(connection, bucket, now))
 
     def give(self, bucket: Bucket[C, M], connection: C, generation: int, now: float) -> None:
         """Keep a connection whose exchange is over and that can serve another, unless a limit says no."""
-        if not self.keeps(bucket, connection, generation):
+        if not self.keeps(bucket, connection, generation, now):
             connection.close()
             return
         connection.idle_since = now
@@ -167,9 +175,8 @@ class Store(Generic[C, M]):
 
     def offer(self, bucket: Bucket[C, M], connection: M, generation: int, now: float) -> None:
         """An HTTP/2 connection is new, or one of its requests has ended: it may have room."""
-        limit = bucket.cluster.max_requests_per_connection
         stale = connection.generation != generation and not self._still_good(connection.generation)
-        if self.closed or stale or 0 < limit <= connection.requests:
+        if self.closed or stale or worn(connection, bucket, now):
             if connection in bucket.shared:
                 bucket.shared.remove(connection)
             connection.drain()
@@ -202,8 +209,10 @@ class Store(Generic[C, M]):
                 name = bucket.cluster.name
                 if name not in members:
                     members[name] = _members(clusters.get(name))
-                known = members[name]
-                gone = known is not None and key not in known
+                known, current = members[name], clusters.get(name)
+                gone = (known is not None and key not in known) or (
+                    current is not None and current.connection_options != bucket.options
+                )
                 kept = []
                 newest = self._generation(bucket.tls) if self._generation is not None else None
                 for connection in bucket.idle:
@@ -216,7 +225,8 @@ class Store(Generic[C, M]):
                         kept.append(connection)
                 bucket.idle = kept
                 for shared in list(bucket.shared):
-                    if gone or not shared.usable() or (not shared.claimed and _expired(shared, bucket, now)):
+                    idle_too_long = not shared.claimed and _expired(shared, bucket, now)
+                    if gone or idle_too_long or not shared.usable() or worn(shared, bucket, now):
                         bucket.shared.remove(shared)
                         shared.drain()
                 if not (kept or bucket.shared or bucket.connections or bucket.waiting):
@@ -267,9 +277,19 @@ def _members(cluster: Cluster | None) -> Container[tuple[str, int]] | None:
     return frozenset(endpoint.key for endpoint in cluster.endpoints)
 
 
+def worn(connection: Connection, bucket: Bucket[C, M], now: float) -> bool:
+    """It has served as many requests, or as long, as its cluster lets a connection: those under way are its last."""
+    limit, options = bucket.cluster.max_requests_per_connection, bucket.options
+    return 0 < limit <= connection.requests or (
+        options is not None and options.max_duration is not None and now - connection.made_at >= options.max_duration
+    )
+
+
 def _expired(connection: Connection, bucket: Bucket[C, M], now: float) -> bool:
     timeout = bucket.cluster.idle_timeout
-    return now - connection.idle_since > (IDLE_TIMEOUT if timeout is None else timeout)
+    return now - connection.idle_since > (IDLE_TIMEOUT if timeout is None else timeout) or (
+        bucket.options is not None and worn(connection, bucket, now)
+    )
 
 
 def _never(_: int) -> bool:

@@ -10,10 +10,12 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from proxyless.model.cluster import (
     Cluster,
     ClusterKind,
+    ConnectionOptions,
     Endpoint,
     LocalityEndpoints,
     Protocol,
     RetryBudget,
+    TcpKeepalive,
     UpstreamTls,
 )
 from proxyless.xds_client.compile import metadata, tls
@@ -35,7 +37,9 @@ _IGNORED = (
 )  # fmt: skip
 _IGNORED_COMMON_LB = ("zone_aware_lb_config", "override_host_status")
 _IGNORED_HTTP = ("http_filters", "hash_policy", "request_mirror_policies", "retry_policy")
-_IGNORED_COMMON_HTTP = ("max_connection_duration", "max_stream_duration", "max_headers_count")
+_IGNORED_COMMON_HTTP = ("max_stream_duration", "max_headers_count")
+# The most that Linux takes for TCP_KEEPCNT, and for TCP_KEEPIDLE and TCP_KEEPINTVL.
+_MOST_PROBES, _LONGEST_PROBING = 127, 32_767
 # Istio and Envoy spell "no limit" as the largest uint32.
 _NO_LIMIT = 2**32 - 1
 
@@ -119,6 +123,7 @@ def _cluster(message: Any) -> ClusterSpec:
         connect_timeout=timeout,
         max_requests_per_connection=http.max_requests,
         idle_timeout=http.idle_timeout,
+        connection_options=_connection_options(message, http),
         max_connections=limits.max_connections,
         max_pending_requests=limits.max_pending_requests,
         max_requests=limits.max_requests,
@@ -185,10 +190,13 @@ class _Http:
     protocol: Protocol
     max_requests: int
     idle_timeout: float | None
+    max_duration: float | None
+    max_streams: int | None
 
 
 def _http(message: Any, ignored: list[str]) -> _Http:
     protocol = Protocol.HTTP2 if message.HasField("http2_protocol_options") else Protocol.HTTP1
+    http2 = message.http2_protocol_options
     common = message.common_http_protocol_options
     max_requests = message.max_requests_per_connection.value
     for name in message.typed_extension_protocol_options:
@@ -202,11 +210,32 @@ def _http(message: Any, ignored: list[str]) -> _Http:
         )
         common = options.common_http_protocol_options
         protocol = _protocol(options)
+        chosen = options.auto_config if protocol is Protocol.AUTO else options.explicit_http_config
+        http2 = chosen.http2_protocol_options
         ignored += set_fields(options, ("outlier_detection",))
         ignored += set_fields(options, _IGNORED_HTTP, "HttpProtocolOptions")
     ignored += set_fields(common, _IGNORED_COMMON_HTTP, "common_http_protocol_options")
     idle = seconds(common.idle_timeout, "idle_timeout") or NO_IDLE_TIMEOUT if common.HasField("idle_timeout") else None
-    return _Http(protocol, common.max_requests_per_connection.value or max_requests, idle)
+    asked = common.HasField("max_connection_duration")
+    max_duration = seconds(common.max_connection_duration, "max_connection_duration") if asked else None
+    max_streams = http2.max_concurrent_streams.value if http2.HasField("max_concurrent_streams") else None
+    if max_streams == 0:
+        raise FieldError("http2_protocol_options.max_concurrent_streams must be more than 0")
+    most = common.max_requests_per_connection.value or max_requests
+    return _Http(protocol, most, idle, max_duration, max_streams)
+
+
+def _connection_options(message: Any, http: _Http) -> ConnectionOptions | None:
+    keepalive = None
+    if message.upstream_connection_options.HasField("tcp_keepalive"):
+        asked = message.upstream_connection_options.tcp_keepalive
+        keepalive = TcpKeepalive(
+            min(asked.keepalive_probes.value, _MOST_PROBES),
+            min(asked.keepalive_time.value, _LONGEST_PROBING),
+            min(asked.keepalive_interval.value, _LONGEST_PROBING),
+        )
+    options = ConnectionOptions(keepalive, http.max_duration, http.max_streams)
+    return None if options == ConnectionOptions() else options
 
 
 def _protocol(options: Any) -> Protocol:
