@@ -4,6 +4,7 @@ Source of the semantics: Envoy's RouteAction.request_mirror_policies. What is de
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -79,16 +80,12 @@ class BlockingMirrors:
         """perform: as above."""
         for copy in _begun(runtime, call, seen):
             with self._changed:
-                if self._under_way >= MOST:
+                if self._under_way >= MOST or not self._has_hands():
                     _drop(copy)
                     continue
                 self._under_way += 1
                 self._jobs.append(_job(copy, perform))
-                if self._idle < len(self._jobs) and self._threads < THREADS:
-                    self._threads += 1
-                    threading.Thread(target=self._work, name="proxyless-mirror", daemon=True).start()
-                else:
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     def close(self) -> None:
         """They have a second to end; later ones end with the process."""
@@ -104,6 +101,14 @@ class BlockingMirrors:
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._under_way = self._threads = self._idle = 0
+
+    def _has_hands(self) -> bool:
+        """For one job more. A process that ends, or has too many threads, gets no new one: that is not the caller's."""
+        if self._idle <= len(self._jobs) and self._threads < THREADS:
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=self._work, name="proxyless-mirror", daemon=True).start()
+                self._threads += 1
+        return self._threads > 0
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -136,7 +141,7 @@ def _begun(runtime: Runtime, call: Call, seen: ClientObservation) -> list[Comple
 
 
 def _drop(copy: Completion) -> None:
-    answer = copy.call.drop(f"not mirrored: {MOST} copies are under way")
+    answer = copy.call.drop(f"not mirrored: {MOST} copies are under way, or there is no thread for another")
     copy.grpc_status = next((value for name, value in answer.headers if name == "grpc-status"), "")
     copy.end()
 

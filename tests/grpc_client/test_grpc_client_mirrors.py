@@ -1,6 +1,7 @@
 """Copies of unary calls: sent beside the call, for nobody to wait for."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -101,3 +102,22 @@ def test_copies_are_bounded(api: str, backend: Start, monkeypatch: pytest.Monkey
     unary(api, runtime, "Unary", 3, dropped)
     assert len(server.calls) == 3
     assert 'grpc_response_status="14"' in next(line for line in lines(runtime, "next") if '"UO"' in line)
+
+
+def test_where_no_thread_can_be_started_a_call_goes_without_its_copy(
+    backend: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, other = backend(), backend()
+    runtime = mirrored(server.port, other.port)
+    start = threading.Thread.start
+
+    def refused(self: threading.Thread) -> None:
+        if self.name.startswith("proxyless-"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    unary("sync", runtime, "Unary", 2, lambda: lines(runtime, "next"))
+    (line,) = lines(runtime, "next")
+    assert 'response_flags="UO"' in line and line.endswith(" 2.0")
+    assert (len(server.calls), len(other.calls)) == (2, 0)

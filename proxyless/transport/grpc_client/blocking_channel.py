@@ -1,5 +1,6 @@
 """The mesh as a ``grpc.Channel``."""
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -167,7 +168,8 @@ class MeshChannel(grpc.Channel):
             return
         self._warmed = snapshot
         if cold := self.pool.cold(snapshot, self.target):
-            threading.Thread(target=self._warm_all, args=(cold,), name="proxyless-grpc-warm", daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no more threads: calls connect themselves
+                threading.Thread(target=self._warm_all, args=(cold,), name="proxyless-grpc-warm", daemon=True).start()
 
     def _warm_all(self, cold: list[tuple[Cluster, Endpoint]]) -> None:
         for cluster, endpoint in cold:
