@@ -75,8 +75,8 @@ PICTURES = (
 HEADING = """# What a request costs
 
 Written by `make bench ARGS=--write`. Medians over interleaved rounds; ratios are taken within a round. The plain
-clients speak plaintext; the Envoy pair and proxyless speak mutual TLS, route among 100 services with rules, retry, and
-count what they do.
+clients speak plaintext; the Envoy pair and proxyless speak mutual TLS, route among 100 services with rules, retry,
+count what they do and trace 1% of it.
 
 """
 

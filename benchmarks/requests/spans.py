@@ -10,6 +10,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
+        if self.headers.get("transfer-encoding") == "chunked":  # Envoy's
+            while size := int(self.rfile.readline(), 16):
+                self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
         self.rfile.read(int(self.headers.get("content-length") or 0))
         self.send_response(200)
         self.send_header("content-length", "2")

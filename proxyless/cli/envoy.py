@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from proxyless.cli import output
@@ -13,6 +15,7 @@ from proxyless.cli.parsers import Subparsers, UsageError, add_command, port
 
 if TYPE_CHECKING:
     from proxyless.envoy.sidecar import Sidecar
+    from proxyless.envoy.tracing import Tracing
 
 _LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 _EXAMPLE = "proxyless envoy sidecar --service ratings --app-port 8080"
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         log_level=arguments.log_level,
         delta=not arguments.sotw,
+        tracing=tracing(os.environ, f"{settings.service}.{settings.namespace}"),
     )
     sidecar = Sidecar(options, output.message)
     handler = logging.StreamHandler()
@@ -98,6 +102,21 @@ async def _run(sidecar: "Sidecar") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sidecar.stop)
     await sidecar.run()
+
+
+def tracing(environ: Mapping[str, str], service: str) -> "Tracing | None":
+    """As a library process exports: OpenTelemetry's variables, and Istio's 1% unless a sampler is named."""
+    from proxyless.envoy.tracing import Tracing
+    from proxyless.telemetry.exporters import traces_exporters
+    from proxyless.telemetry.sampling import from_environment
+
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or "otlp" not in traces_exporters(environ):
+        return None
+    url = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+    if not url:
+        url = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "") or "http://localhost:4318"
+        url = url.rstrip("/") + "/v1/traces"
+    return Tracing(url, environ.get("OTEL_SERVICE_NAME") or service, from_environment(environ).ratio * 100)
 
 
 def _port(text: str) -> int:

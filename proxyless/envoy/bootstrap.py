@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyless.envoy.tracing import COLLECTOR, Tracing
 from proxyless.identity.control_plane import control_plane_id
 from proxyless.model.address import split_address
 from proxyless.model.cluster import Locality
@@ -78,14 +79,18 @@ def bootstrap(
     secrets: Path,
     admin: Mapping[str, Any],
     delta: bool = True,
+    tracing: Tracing | None = None,
 ) -> dict[str, Any]:
     """control_plane: ``host:port``, its TLS address. secrets: socket of the SDS server. admin: Envoy's Address.
 
     delta: incremental xDS, as Istio's sidecars have it since 1.22. One cluster that changes is sent alone, not with all
     others; of a response that is refused the good part gets through; and a reconnect brings what differs. Else state
-    of the world.
+    of the world. tracing: where spans go.
     """
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _NEVER}
+    clusters = [_sds_cluster(secrets), _xds_cluster(control_plane, trust_domain)]
+    if tracing is not None:
+        clusters.append(_collector_cluster(tracing))
     return {
         "node": node.to_dict(ports),
         "admin": {"address": admin},
@@ -100,7 +105,7 @@ def bootstrap(
             "cds_config": ads,
             "lds_config": ads,
         },
-        "static_resources": {"clusters": [_sds_cluster(secrets), _xds_cluster(control_plane, trust_domain)]},
+        "static_resources": {"clusters": clusters},
         "overload_manager": {"resource_monitors": [_CONNECTION_LIMIT]},
         "layered_runtime": {"layers": [{"name": "deployment", "static_layer": _RUNTIME}]},
     }
@@ -163,6 +168,17 @@ def _xds_cluster(control_plane: str, trust_domain: str) -> dict[str, Any]:
                 },
             },
         },
+    }
+
+
+def _collector_cluster(tracing: Tracing) -> dict[str, Any]:
+    host, port = tracing.address
+    return {
+        "name": COLLECTOR,
+        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": "5s",
+        "load_assignment": _one_endpoint(COLLECTOR, {"socket_address": {"address": host, "port_value": port}}),
     }
 
 

@@ -20,6 +20,7 @@ from proxyless.envoy.bootstrap import Node, Ports, bootstrap
 from proxyless.envoy.folder import PrivateFolder
 from proxyless.envoy.free_ports import choose_ports
 from proxyless.envoy.sds import SecretServer
+from proxyless.envoy.tracing import Tracing
 from proxyless.identity.control_plane import open_channel
 from proxyless.identity.enrol import DEFAULT_TTL, Enrolment
 from proxyless.identity.rotation import CertificateRotation
@@ -55,7 +56,7 @@ class Options:
     Ports: 0 for any free one.
     inbound_name: of the port in the registry; Services refer to it, and its start says the protocol (``grpc``).
     admin_port: on loopback; 0 for a socket that only this user can open. ttl: seconds a certificate is asked for.
-    delta: whether Envoy speaks incremental xDS, else state of the world.
+    delta: whether Envoy speaks incremental xDS, else state of the world. tracing: where its spans go, None for none.
     """
 
     settings: Settings
@@ -69,6 +70,7 @@ class Options:
     log_level: str = "warning"
     ttl: float = DEFAULT_TTL
     delta: bool = True
+    tracing: Tracing | None = None
 
 
 class Sidecar:
@@ -209,7 +211,7 @@ class Sidecar:
     def _write_bootstrap(self, folder: PrivateFolder, admin: Admin) -> None:
         bundle = self._identity.bundle
         assert bundle is not None
-        settings = self._settings
+        settings, tracing = self._settings, self._options.tracing
         node = Node(
             id=settings.node_id
             or f"sidecar~{self._address}~{self._id}.{settings.namespace}~{settings.namespace}.svc.cluster.local",
@@ -219,7 +221,7 @@ class Sidecar:
             labels=settings.labels,
             cluster=settings.node_cluster,
             locality=settings.locality,
-            metadata=settings.node_metadata,
+            metadata={**settings.node_metadata, **(tracing.metadata if tracing is not None else {})},
         )
         made = bootstrap(
             node,
@@ -229,6 +231,7 @@ class Sidecar:
             secrets=folder.secrets_socket,
             admin=admin.address,
             delta=self._options.delta,
+            tracing=tracing,
         )
         folder.bootstrap.write_text(json.dumps(made), "utf-8")
 

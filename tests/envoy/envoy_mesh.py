@@ -84,6 +84,41 @@ def plain_server(name: str) -> Iterator[int]:
         server.server_close()
 
 
+@contextlib.contextmanager
+def span_collector() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """An OTLP receiver: its address, and the spans that have come, each with the name of its service."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    spans: list[tuple[str, Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b""
+            while size := int(self.rfile.readline(), 16):  # Envoy's has no length
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            for one in ExportTraceServiceRequest.FromString(body).resource_spans if self.path == "/v1/traces" else ():
+                of = {pair.key: pair.value.string_value for pair in one.resource.attributes}
+                for scope in one.ListFields()[1][1]:
+                    spans.extend((of["service.name"], span) for span in scope.spans)
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", spans
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def children(pid: int) -> list[int]:
     """Of any thread of a process."""
     found: list[int] = []
@@ -151,11 +186,11 @@ class EnvoyMesh:
     def wait_serving(self, name: str) -> None:
         until(name, lambda: self._said(name, r"serving \S+ on"))
 
-    def sidecar(self, name: str, service: str, app_port: int, *arguments: str) -> Sidecar:
+    def sidecar(self, name: str, service: str, app_port: int, *arguments: str, **environment: str) -> Sidecar:
         own = ("--service", service, "--service-account", service, "--app-port", str(app_port))
         ports = ("--outbound-port", "0", "--admin-port", str(_free_port()), "--concurrency", "1")
-        temporary = {"TMPDIR": str(self.temporary)}
-        self.processes.start(name, "envoy", "sidecar", *own, *ports, *arguments, **temporary)
+        environment["TMPDIR"] = str(self.temporary)
+        self.processes.start(name, "envoy", "sidecar", *own, *ports, *arguments, **environment)
         inbound = until(name, lambda: self._said(name, r"sidecar of \S+ on port (\S+) as"))
         outbound = until(name, lambda: self._said(name, r"calls through (\S+),"))
         admin = until(name, lambda: self._said(name, r"admin interface on (\S+)"))

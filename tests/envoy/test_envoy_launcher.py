@@ -17,6 +17,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from grpclib.client import Channel, StreamStreamMethod
 
+from proxyless.cli.envoy import tracing
 from proxyless.cli.main import main
 from proxyless.control_plane.ca.authority import CertificateAuthority
 from proxyless.envoy import binary, secrets
@@ -63,6 +64,36 @@ def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureF
         main(["envoy", "sidecar", "--service", "a", *arguments])
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"}, ("http://c:4318/v1/traces", "me.here", 1.0, ("c", 4318))),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://[::1]/x",
+                "OTEL_SERVICE_NAME": "other",
+                "OTEL_TRACES_SAMPLER": "traceidratio",
+                "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            },
+            ("http://[::1]/x", "other", 50.0, ("::1", 80)),
+        ),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ("http://localhost:4318/v1/traces", "me.here", 1.0, ("localhost", 4318))),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, None),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, None),
+    ],
+)
+def test_where_spans_go(environ: dict[str, str], expected: tuple[Any, ...] | None) -> None:
+    found = tracing(environ, "me.here")
+    assert (found and (found.url, found.service, found.percent, found.address)) == expected
+
+
+@pytest.mark.parametrize("url", ["https://c", "c:4318", "http://", "http://c:x", "http://me:secret@c"])
+def test_where_spans_cannot_go(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="give the http:// address of a collector"):
+        tracing({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url}, "me.here")
 
 
 def test_what_cannot_start_says_why(

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import httpx2
 import pytest
-from envoy_mesh import STRICT, EnvoyMesh, Sidecar, alive, file_contents, plain_server, spiffe, until
+from envoy_mesh import STRICT, EnvoyMesh, Sidecar, alive, file_contents, plain_server, span_collector, spiffe, until
 
 from proxyless.envoy.sidecar import Options
 from proxyless.envoy.sidecar import Sidecar as Launcher
@@ -67,13 +67,15 @@ data:
 class World:
     """hello, in two versions, is Python under ``proxyless serve``; plain, on ``port``, is behind ``side``.
 
-    older: another one beside the same application, which is sent the state of the world.
+    older: another one beside the same application, which is sent the state of the world. spans: of these two, with the
+    names of their services.
     """
 
     mesh: EnvoyMesh
     side: Sidecar
     older: Sidecar
     port: int
+    spans: list[tuple[str, Any]]
 
     @contextlib.contextmanager
     def applied(self, text: str, *kinds: str) -> Iterator[None]:
@@ -91,16 +93,17 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # A short name: there are sockets in it.
     mesh = EnvoyMesh(tmp_path_factory.mktemp("m"))
-    with plain_server("plain") as port:
+    with plain_server("plain") as port, span_collector() as (collector, spans):
+        traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_TRACES_SAMPLER": "parentbased_always_on"}
         try:
             mesh.start_control_plane()
             for version in ("v1", "v2"):
                 mesh.start_serving(version, "hello", "--label", f"version={version}")
-            side = mesh.sidecar("side", "plain", port)
-            older = mesh.sidecar("older", "older", port, "--sotw")
+            side = mesh.sidecar("side", "plain", port, **traced)
+            older = mesh.sidecar("older", "older", port, "--sotw", **traced)
             for version in ("v1", "v2"):
                 mesh.wait_serving(version)
-            yield World(mesh, side, older, port)
+            yield World(mesh, side, older, port, spans)
         finally:
             mesh.close()
 
@@ -201,6 +204,23 @@ def test_both_directions_under_strict(world: World) -> None:
             seen = anonymous.get(f"http://{side.inbound}/").json()["headers"]
             assert not seen.keys() & claims.keys()
             assert name_of(python, "http://plain/") == "plain"
+
+
+def test_both_sidecars_of_a_call_are_in_its_trace(world: World) -> None:
+    with world.older.client() as client:
+        until("the other sidecar", lambda: name_of(client, "http://plain/"))
+        begun = client.get("http://plain/").json()["headers"]["traceparent"]
+        assert begun.endswith("-01")
+
+        def spans() -> set[str] | None:
+            client.get("http://plain/")  # Envoy sends a few at a time
+            found = {name for name, span in world.spans if span.trace_id.hex() == begun.split("-")[1]}
+            return found if len(found) == 2 else None
+
+        assert until("the spans", spans) == {"older.default", "plain.default"}
+        untraced = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+        seen = client.get("http://plain/", headers={"traceparent": untraced}).json()["headers"]["traceparent"]
+        assert seen.startswith(untraced[:36]) and seen.endswith("-00")
 
 
 def test_keys_are_in_memory_only(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from proxyless.control_plane.discovery.localities import locality_of
 from proxyless.control_plane.translate.sidecar_ports import SidecarPorts
+from proxyless.control_plane.translate.sidecar_tracing import Tracing
 from proxyless.model.cluster import Locality
 
 _MAX_LABELS = 256
@@ -31,13 +32,15 @@ class Scope:
     """The part of a client that resources depend on, and so a part of every cache key.
 
     labels: sorted pairs, so that equal scopes are equal keys. locality: set only where it matters (clusters and
-    endpoints of a mesh that has rules about localities), so that clients of all places share the rest.
+    endpoints of a mesh that has rules about localities), so that clients of all places share the rest. tracing: for
+    listeners only, likewise.
     """
 
     kind: ClientKind
     namespace: str
     labels: tuple[tuple[str, str], ...] = ()
     locality: Locality = _NOWHERE
+    tracing: Tracing | None = None
 
     @property
     def label_map(self) -> dict[str, str]:
@@ -51,7 +54,7 @@ _NO_PORTS = SidecarPorts()
 class Client:
     """ports: where an Envoy sidecar listens, which is what a subscription to all listeners asks for.
 
-    version: of its software, as it says, for people.
+    tracing: of an Envoy. version: of its software, as it says, for people.
     """
 
     kind: ClientKind = ClientKind.PROXYLESS
@@ -61,6 +64,7 @@ class Client:
     labels: Mapping[str, str] = field(default_factory=dict)
     locality: Locality = _NOWHERE
     ports: SidecarPorts = _NO_PORTS
+    tracing: Tracing | None = None
     version: str = ""
 
     @property
@@ -74,7 +78,7 @@ class Client:
     @classmethod
     def from_node(cls, node: Any) -> "Client":
         """From an envoy.config.core.v3.Node. Istio's metadata keys NAMESPACE, LABELS, SERVICE_ACCOUNT; our SERVICE, and
-        those of ``sidecar_ports``.
+        those of ``sidecar_ports`` and ``sidecar_tracing``.
 
         What is missing or not of the expected form takes its default: a node describes itself, it proves nothing.
         """
@@ -105,6 +109,7 @@ class Client:
             labels=labels,
             locality=locality_of(labels, told),
             ports=SidecarPorts.from_metadata(metadata),
+            tracing=Tracing.from_metadata(metadata),
             version=_version(node),
         )
 

@@ -52,7 +52,7 @@ def egress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> 
     result.metadata.CopyFrom(metadata(proxyless={"origin": sidecar_origin(catalog), "protocol": asked.protocol}))
     protocol = _protocol(asked)
     if asked.protocol == HTTP_PROXY or protocol.is_http:
-        result.filter_chains.append(http_chain("outbound", outbound_manager(name)))
+        result.filter_chains.append(http_chain("outbound", outbound_manager(name, scope.tracing)))
         return result
     within = catalog.of_listener(asked)
     tls = protocol in {PortProtocol.TLS, PortProtocol.HTTPS}

@@ -65,12 +65,12 @@ def ingress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
         notes.add(f"{name}: tls left out, it needs a PeerAuthentication with mode DISABLE for the port")
     guarded = guard(catalog, scope, notes)
     if mode is not MutualTls.DISABLE:
-        chain = _chain(asked, guarded, authenticated=True)
+        chain = _chain(asked, scope, guarded, authenticated=True)
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         result.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = _chain(asked, guarded, authenticated=False)
+        chain = _chain(asked, scope, guarded, authenticated=False)
         if mode is not MutualTls.DISABLE:
             chain.filter_chain_match.transport_protocol = "raw_buffer"
         elif settings is not None and settings.mode is not ServerTLSMode.PASSTHROUGH:
@@ -91,13 +91,16 @@ def ingress_cluster(catalog: Catalog, name: str, notes: Notes) -> cluster_pb2.Cl
     return application_cluster(name, _endpoint(asked), pool, declared(asked.port.protocol, ""), notes)
 
 
-def _chain(asked: IstioIngressListener, guarded: Guard, *, authenticated: bool) -> listener_components_pb2.FilterChain:
+def _chain(
+    asked: IstioIngressListener, scope: Scope, guarded: Guard, *, authenticated: bool
+) -> listener_components_pb2.FilterChain:
     name = "inbound-mtls" if authenticated else "inbound-plaintext"
     settings, protocol = asked.tls, declared(asked.port.protocol, "")
     # TLS that is terminated here has HTTP inside when the port says HTTPS.
     terminated = settings is not None and settings.mode is not ServerTLSMode.PASSTHROUGH
     if protocol.is_http or (protocol is PortProtocol.HTTPS and terminated):
-        return http_chain(name, inbound_manager(_cluster_name(asked), guarded, authenticated=authenticated))
+        manager = inbound_manager(_cluster_name(asked), guarded, scope.tracing, authenticated=authenticated)
+        return http_chain(name, manager)
     chain = plain_chain(name, _cluster_name(asked), origin="Sidecar")
     filters = [*guarded.network, *chain.filters]
     chain.ClearField("filters")

@@ -30,6 +30,7 @@ from proxyless.control_plane.translate.listener import ads, router_filter
 from proxyless.control_plane.translate.metadata import metadata
 from proxyless.control_plane.translate.route_action import set_timeout
 from proxyless.control_plane.translate.sidecar_ports import InboundPort, inbound_cluster, outbound_port
+from proxyless.control_plane.translate.sidecar_tracing import Tracing, trace
 from proxyless.model.inbound import MutualTls
 
 LOOPBACK = "127.0.0.1"
@@ -41,7 +42,7 @@ _INBOUND_RETRIES, _INBOUND_RETRY_ON = 2, "reset-before-request"
 def sidecar_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) -> listener_pb2.Listener | None:
     """None for a name that is not one of ``SidecarPorts.listeners``."""
     if port := outbound_port(name):
-        return _outbound(name, port)
+        return _outbound(scope, name, port)
     if (inbound := InboundPort.of_listener(name)) is not None:
         return _inbound(catalog, scope, inbound, notes)
     return None
@@ -102,13 +103,13 @@ def application_cluster(
     return cluster
 
 
-def _outbound(name: str, port: int) -> listener_pb2.Listener:
+def _outbound(scope: Scope, name: str, port: int) -> listener_pb2.Listener:
     """On loopback only: whoever can connect to it speaks with the workload's identity."""
     return listener_pb2.Listener(
         name=name,
         address=socket_address(LOOPBACK, port),
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[http_chain("outbound", outbound_manager(http_proxy.NAME))],
+        filter_chains=[http_chain("outbound", outbound_manager(http_proxy.NAME, scope.tracing))],
     )
 
 
@@ -125,19 +126,23 @@ def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort, notes: Notes)
     )
     guarded = guard(catalog, scope, notes)
     if mode is not MutualTls.DISABLE:
-        chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, guarded, authenticated=True))
+        chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, guarded, scope.tracing, authenticated=True))
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.CopyFrom(tls.sidecar_server(catalog.settings.trust_domain))
         listener.filter_chains.append(chain)
     if mode is not MutualTls.STRICT:
-        chain = http_chain("inbound-plaintext", inbound_manager(inbound.cluster, guarded, authenticated=False))
+        chain = http_chain(
+            "inbound-plaintext", inbound_manager(inbound.cluster, guarded, scope.tracing, authenticated=False)
+        )
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         listener.filter_chains.append(chain)
     return listener
 
 
-def inbound_manager(cluster: str, guarded: Guard, *, authenticated: bool) -> hcm_pb2.HttpConnectionManager:
-    result = manager("inbound")
+def inbound_manager(
+    cluster: str, guarded: Guard, tracing: Tracing | None, *, authenticated: bool
+) -> hcm_pb2.HttpConnectionManager:
+    result = manager("inbound", tracing)
     result.server_name = "istio-envoy"
     if authenticated:
         result.forward_client_cert_details = _Manager.APPEND_FORWARD
@@ -165,9 +170,9 @@ def inbound_manager(cluster: str, guarded: Guard, *, authenticated: bool) -> hcm
     return result
 
 
-def outbound_manager(routes: str) -> hcm_pb2.HttpConnectionManager:
+def outbound_manager(routes: str, tracing: Tracing | None) -> hcm_pb2.HttpConnectionManager:
     """For requests of the application, routed by the route configuration called ``routes``."""
-    result = manager("outbound")
+    result = manager("outbound", tracing)
     result.rds.route_config_name = routes
     result.rds.config_source.CopyFrom(ads())
     result.http_filters.extend(
@@ -189,7 +194,7 @@ def outbound_manager(routes: str) -> hcm_pb2.HttpConnectionManager:
     return result
 
 
-def manager(stat_prefix: str) -> hcm_pb2.HttpConnectionManager:
+def manager(stat_prefix: str, tracing: Tracing | None) -> hcm_pb2.HttpConnectionManager:
     """Istio's settings for both directions: paths are normalised, streams may be idle, WebSockets pass."""
     result = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
@@ -198,6 +203,7 @@ def manager(stat_prefix: str) -> hcm_pb2.HttpConnectionManager:
     )
     result.normalize_path.value = True
     result.upgrade_configs.add(upgrade_type="websocket")
+    trace(result, tracing)
     return result
 
 

@@ -141,7 +141,7 @@ class Translator:
         names = frozenset(names)
         # What else of the client may matter: its own ports and cluster.
         own = (client.scope, client.ports) if WILDCARD in names or type_url == type_urls.CLUSTER else None
-        key = (type_url, self._scope(client, local=type_url in _BY_LOCALITY), own, names)
+        key = (type_url, self._scope(client, type_url), own, names)
         if (given := self._given.get(key)) is None:
             if len(self._given) >= _MAX_GIVEN:
                 self._given.clear()
@@ -149,7 +149,7 @@ class Translator:
         return given
 
     def _resources(self, client: Client, type_url: str, names: AbstractSet[str]) -> dict[str, GeneratedResource]:
-        scope = self._scope(client)
+        scope = self._scope(client, "")
         asked = sorted(names)
         if WILDCARD in asked and scope.kind is ClientKind.ENVOY:
             everything: Iterable[str] = ()
@@ -158,9 +158,7 @@ class Translator:
             elif type_url == type_urls.LISTENER:
                 everything = (*client.ports.listeners, *self._all(type_url, scope))
             asked = list(dict.fromkeys((*everything, *(name for name in asked if name != WILDCARD))))
-        if type_url in _BY_LOCALITY:
-            scope = self._scope(client, local=True)
-        askers = self._askers(scope)
+        askers = self._askers(self._scope(client, type_url))
         found: dict[str, GeneratedResource] = {}
         for name in asked:
             # The workload's own cluster may depend on any label, by which services select it.
@@ -172,26 +170,27 @@ class Translator:
 
     def targets(self, client: Client) -> tuple[Target, ...]:
         """Everything the client can dial by a name of its own, by host and port."""
-        scope = self._scope(client)
+        scope = self._scope(client, "")
         return tuple(targets(self.catalog.of_client(scope.namespace, scope.label_map), scope))
 
     def sources(self, client: Client, type_url: str, name: str, body: bytes) -> Mapping[Key, bytes]:
         """Which configuration resources such a resource was made from, each with a digest of what it made of it."""
-        return self._sources.of(self._scope(client), type_url, name, body)
+        return self._sources.of(self._scope(client, ""), type_url, name, body)
 
     @cached_property
     def _sources(self) -> Sources:
         return Sources(self.catalog)
 
-    def _scope(self, client: Client, *, local: bool = False) -> Scope:
+    def _scope(self, client: Client, type_url: str) -> Scope:
         """Without the labels that nothing looks at: clients that differ in those only share everything.
 
-        local: with where the client is, if that matters.
+        type_url: what for; with where the client is, and what it traces, if that matters to resources of this type.
         """
-        keys = self._local_keys if local else None
+        keys = self._local_keys if type_url in _BY_LOCALITY else None
         scope = client.scope if keys is None else client.local_scope
         keys = self._label_keys if keys is None else keys
-        return replace(scope, labels=tuple((key, value) for key, value in scope.labels if key in keys))
+        labels = tuple((key, value) for key, value in scope.labels if key in keys)
+        return replace(scope, labels=labels, tracing=client.tracing if type_url == type_urls.LISTENER else None)
 
     def _askers(self, scope: Scope) -> tuple[Scope, ...]:
         """Of whom a result for this scope may be: of anyone, of which clients with a Sidecar have nothing; its own."""
