@@ -33,10 +33,6 @@ _MOST_BLOCK_FRAMES = 16
 _MOST_SETTINGS = 64
 # Whatever the peer allows: what waits on one connection stays bounded.
 _MOST_OPEN = 1000
-# Once so much waits for the application, the connection's window is returned only as it is consumed.
-MOST_HELD = 64 * 1024 * 1024
-# What may wait for a socket that takes nothing, besides data, which waits in its stream: answers to the peer.
-MOST_WAITING = 1024 * 1024
 # To a server, a request that its client made void at once costs more than it cost the client (CVE-2023-44487 and
 # CVE-2025-8671). In frames: 500 at once, as Envoy's premature_reset_total_stream_count; and in seconds, as Envoy's
 # premature_reset_min_stream_lifetime_seconds.
@@ -46,29 +42,32 @@ _TOO_LARGE_COST = 20.0
 
 class Connection:
     """clock: seconds. client: which end we are. most_streams: that the peer may have open at once; for a server only.
+    most_head: bytes of a header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts.
 
     streams: open ones by number. limit: how many we may open at once, as far as the peer has said. settled: the peer's
     SETTINGS have come. draining: no new stream is opened (client) or taken (server). over: why all is over, "" before.
     Subclasses take what is not of a stream: ``on_request``, ``on_pong``, ``on_change``.
     """
 
-    def __init__(self, clock: Callable[[], float], *, client: bool, most_streams: int = 1000) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, client: bool, most_streams: int = 1000, most_head: int = MAX_HEAD
+    ) -> None:
         self._client = client
         self._clock = clock
         self._most = most_streams
+        self._most_block = max(most_head, MAX_HEAD)
         self._out = bytearray()
         self._rest = b""
         self._preface = not client
-        self._decoder = Decoder(MAX_HEAD)
+        self._decoder = Decoder(most_head)
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and bytes of a head that goes on
         self._block_frames = 0
         self._table_said = self._draining_soon = False
         self._sendable = self._peer_window = _FIRST_WINDOW
         self._peer_frame = 16_384
         self._receivable = CONNECTION_WINDOW
-        self._unreturned = self._held = 0
+        self._unreturned = 0
         self._blocked: dict[Stream, None] = {}  # streams that have a window, but the connection has none
-        self._paused = False
         self._next = 1
         self._last = 0  # the highest number of a stream that the peer opened
         self._told_last = _LARGEST  # that the peer knows of by our GOAWAY
@@ -79,7 +78,7 @@ class Connection:
         self.over = ""
         if client:
             self._out += PREFACE
-        settings = [(_INITIAL_WINDOW, STREAM_WINDOW), (_MAX_FRAME, MAX_FRAME), (_MAX_LIST, MAX_HEAD)]
+        settings = [(_INITIAL_WINDOW, STREAM_WINDOW), (_MAX_FRAME, MAX_FRAME), (_MAX_LIST, most_head)]
         settings.append((_ENABLE_PUSH, 0) if client else (_MAX_CONCURRENT, most_streams))
         self._frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*one) for one in settings))
         self._frame(WINDOW_UPDATE, 0, 0, (CONNECTION_WINDOW - _FIRST_WINDOW).to_bytes(4))
@@ -99,21 +98,10 @@ class Connection:
     # ---- what we send
 
     def take(self) -> bytes:
-        """What is to be written now. Nothing while paused, but for the last words."""
-        if self._paused and not self.over:
-            return b""
+        """What is to be written now. Not bounded here: while the socket takes nothing, nothing should be fed."""
         found = bytes(self._out)
         self._out.clear()
         return found
-
-    def pause(self) -> None:
-        """The socket takes no more for now: data waits in its streams, and all else here, which is bounded."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """Afterwards write ``take``."""
-        self._paused = False
-        self._send_all_waiting()
 
     def open(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
         """A client's request head. Not while ``over`` or ``draining``, nor with ``limit`` streams open."""
@@ -139,8 +127,7 @@ class Connection:
         size = len(data)
         if not _may_send(stream) or not (size or end):
             return
-        room = 0 if self._paused else self._sendable
-        if size <= room and size <= stream.sendable and size <= self._peer_frame and not stream.unsent:
+        if size <= self._sendable and size <= stream.sendable and size <= self._peer_frame and not stream.unsent:
             self._write_data(stream, data, size, end)
             return
         stream.unsent.append(Unsent(memoryview(data), end))
@@ -156,19 +143,10 @@ class Connection:
 
     def consumed(self, stream: Stream, credit: int) -> None:
         """The application has taken this much: the peer may send it again."""
-        if stream.gone or self.over:
+        if stream.gone or stream.received or self.over or not credit:
             return
-        stream.held -= credit
-        self._held -= credit
-        self._return_window()
-        if stream.received:
-            return
-        stream.unreturned += credit
-        # Not each time: it is a frame to send, and one to receive.
-        if stream.unreturned >= STREAM_WINDOW // 4:
-            self._frame(WINDOW_UPDATE, 0, stream.id, stream.unreturned.to_bytes(4))
-            stream.receivable += stream.unreturned
-            stream.unreturned = 0
+        stream.receivable += credit
+        self._frame(WINDOW_UPDATE, 0, stream.id, credit.to_bytes(4))
 
     def ping(self, payload: bytes) -> None:
         """payload: 8 bytes."""
@@ -202,8 +180,6 @@ class Connection:
         if self.over:
             return
         try:
-            if self._paused and len(self._out) > MOST_WAITING:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a peer that does not read what it asks for")
             self._feed(data)
         except ConnectionFault as fault:
             self.close(fault.code, str(fault))
@@ -274,21 +250,22 @@ class Connection:
         self._receivable -= size
         if self._receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        # Returned as it arrives: a stream that nobody reads must not stop the others.
         self._unreturned += size
+        if self._unreturned >= CONNECTION_WINDOW // 4:
+            self._frame(WINDOW_UPDATE, 0, 0, self._unreturned.to_bytes(4))
+            self._receivable += self._unreturned
+            self._unreturned = 0
         stream = self.streams.get(number)
         if stream is None:
             # Data on its way to a stream that we have reset may be many frames.
             self._must_be_past(number, 0.0 if payload else 1.0)
-            self._return_window()
             return
         if stream.received:
             raise ConnectionFault(Code.STREAM_CLOSED, "data after the end of a stream")
         stream.receivable -= size
         if stream.receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the stream's window")
-        stream.held += size
-        self._held += size
-        self._return_window()
         if not stream.headed:
             self._broken(stream, Code.PROTOCOL_ERROR, "the peer sent data before a head")
             return
@@ -320,7 +297,7 @@ class Connection:
         number, first, block = self._block
         block += payload
         self._block_frames += 1
-        if len(block) > MAX_HEAD or self._block_frames > _MOST_BLOCK_FRAMES:
+        if len(block) > self._most_block or self._block_frames > _MOST_BLOCK_FRAMES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header block without an end")
         if flags & _END_HEADERS:
             self._block = None
@@ -518,7 +495,7 @@ class Connection:
             self._we_ended(stream)
 
     def _send_all_waiting(self) -> None:
-        while self._blocked and self._sendable > 0 and not self._paused:
+        while self._blocked and self._sendable > 0:
             self._send_and_tell(next(iter(self._blocked)))
 
     def _send_and_tell(self, stream: Stream) -> None:
@@ -536,7 +513,7 @@ class Connection:
                 unsent.popleft()
                 self._write_block(stream, block, end)
                 continue
-            room = min(stream.sendable, 0 if self._paused else self._sendable, self._peer_frame)
+            room = min(stream.sendable, self._sendable, self._peer_frame)
             if room <= 0 and data:
                 if stream.sendable > 0:
                     # To the end of the line: each stream has its turn of the connection's window.
@@ -569,9 +546,6 @@ class Connection:
             self._blocked.pop(stream, None)
             stream.unsent.clear()
             stream.waiting = 0
-            self._held -= stream.held
-            stream.held = 0
-            self._return_window()
             self.on_change()
 
     def _fail(self, stream: Stream, code: int, why: str, *, unprocessed: bool = False) -> None:
@@ -601,13 +575,6 @@ class Connection:
         self.on_change()
         if failed is not None:
             raise failed
-
-    def _return_window(self) -> None:
-        """The connection's, as data arrives: a stream that nobody reads must not stop the others, within bounds."""
-        if self._unreturned >= CONNECTION_WINDOW // 4 and self._held <= MOST_HELD and not self.over:
-            self._frame(WINDOW_UPDATE, 0, 0, self._unreturned.to_bytes(4))
-            self._receivable += self._unreturned
-            self._unreturned = 0
 
     def _must_be_past(self, number: int, cost: float = 1.0) -> None:
         """A stream that is not open: one that was, whose late frames are nobody's, or one that never was."""

@@ -19,20 +19,16 @@ class Stream:
     but for ``feed``; what they raise ends the connection.
 
     id: 0 until it is opened. sent: our side has ended. received: the peer's has. gone: the connection has forgotten it.
-    headed: the peer's head has come. waiting: bytes that wait for the peer's windows, or for the socket.
+    headed: the peer's head has come. waiting: bytes that wait for the peer's windows.
     """
 
-    __slots__ = (
-        *("gone", "headed", "held", "id", "opened", "receivable", "received", "sendable", "sent", "unreturned"),
-        *("unsent", "waiting"),
-    )
+    __slots__ = ("gone", "headed", "id", "opened", "receivable", "received", "sendable", "sent", "unsent", "waiting")
 
     def __init__(self) -> None:
         self.id = 0
         self.sent = self.received = self.gone = self.headed = False
         self.opened = 0.0  # on the connection's clock; a server's only
         self.sendable = self.receivable = 0
-        self.held = self.unreturned = 0  # of what arrived: not consumed; consumed, and the peer not told yet
         self.unsent: deque[Unsent] = deque()
         self.waiting = 0
 
