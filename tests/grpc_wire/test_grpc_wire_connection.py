@@ -1,76 +1,13 @@
 """Both ends of our HTTP/2 against h2, which knows the protocol, however the bytes are cut on their way."""
 
-from dataclasses import dataclass, field
-
 import h2.config
 import h2.connection
 import h2.events
+from grpc_wire_ends import HEAD, REQUEST, TRAILERS, Client, Heard, Listening, Server, cut
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless.transport.grpc_wire.connection import Connection
-from proxyless.transport.grpc_wire.header_blocks import Line, Lines, encode
-from proxyless.transport.grpc_wire.stream import Stream
-
-REQUEST: list[Line] = [
-    (b":method", b"POST"),
-    (b":scheme", b"https"),
-    (b":path", b"/a.B/c"),
-    (b":authority", b"b:80"),
-    (b"te", b"trailers"),
-    (b"content-type", b"application/grpc"),
-    (b"authorization", b"Bearer x"),
-]
-HEAD: list[Line] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-TRAILERS: list[Line] = [(b"grpc-status", b"0"), (b"grpc-message", b"all-is-well" * 20)]
-
-
-@dataclass
-class Heard:
-    heads: list[Lines] = field(default_factory=list)
-    data: bytes = b""
-    ended: bool = False
-    failed: str = ""
-
-
-class Listening(Stream):
-    __slots__ = ("connection", "heard")
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self.connection = connection
-        self.heard = Heard()
-
-    def on_head(self, lines: Lines, end: bool) -> None:
-        self.heard.heads.append(lines)
-        self.heard.ended = end
-
-    def on_data(self, data: bytes, credit: int, end: bool) -> None:
-        self.heard.data += data
-        self.heard.ended = end
-        self.connection.consumed(self, credit)
-
-    def on_end(self, code: int, why: str, *, unprocessed: bool) -> None:
-        self.heard.failed = why
-
-
-class Server(Connection):
-    def __init__(self) -> None:
-        super().__init__(lambda: 0.0, client=False)
-        self.taken: list[Listening] = []
-
-    def on_request(self) -> Stream:
-        self.taken.append(Listening(self))
-        return self.taken[-1]
-
-
-def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces, at = [], 0
-    for size in sizes:
-        pieces.append(data[at : at + size])
-        at += size
-    return [*pieces, data[at:]]
-
+from proxyless.transport.grpc_wire.header_blocks import encode
 
 SIZES = st.lists(st.integers(1, 40), max_size=20)
 BODY = st.integers(0, 300_000).map(bytes)
@@ -78,7 +15,7 @@ BODY = st.integers(0, 300_000).map(bytes)
 
 @given(BODY, BODY, SIZES)
 def test_our_client_speaks_with_h2(upload: bytes, download: bytes, sizes: list[int]) -> None:
-    ours = Connection(lambda: 0.0, client=True)
+    ours = Client()
     theirs = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
     theirs.initiate_connection()
     stream, got, heads, unsent = Listening(ours), b"", [], download

@@ -338,7 +338,7 @@ class Connection(Sending):
         code = int.from_bytes(payload)
         self._spend_on_end(stream)
         why = f"the peer reset the stream ({name_of(code)})"
-        self._fail(stream, code, why, unprocessed=code == Code.REFUSED_STREAM)
+        self._fail(stream, code, why, unprocessed=code == Code.REFUSED_STREAM and not stream.headed)
 
     def _got_goaway(self, number: int, payload: bytes) -> None:
         if number or len(payload) < 8:
@@ -349,7 +349,7 @@ class Connection(Sending):
         self.draining = True
         why = f"the peer closes the connection ({name_of(code)}) and has not processed this"
         for stream in [one for one in self.streams.values() if one.id > last]:
-            self._fail(stream, code, why, unprocessed=True)
+            self._fail(stream, code, why, unprocessed=not stream.headed)
         self.on_change()
 
     def _got_window(self, number: int, payload: bytes) -> None:
