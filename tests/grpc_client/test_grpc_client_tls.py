@@ -20,7 +20,7 @@ from grpc_client_support import (
 
 from proxyless.model.cluster import UpstreamTls
 from proxyless.model.matching import StringKind, StringMatcher
-from proxyless.transport.grpc_client import AioMeshChannel
+from proxyless.transport.grpc_client import AioMeshChannel, MeshChannel
 
 Start = Callable[..., Backend]
 OF = "spiffe://cluster.local/ns/default/sa/"
@@ -81,34 +81,30 @@ def test_without_trust_there_is_no_call(api: str, backend: Start, authority: Aut
     assert found.code is grpc.StatusCode.UNAVAILABLE and "trust bundle" in found.details
 
 
-def test_what_grpcio_cannot_verify_fails_closed(api: str, backend: Start, authority: Authority) -> None:
+def test_what_grpcio_cannot_verify_fails_closed(backend: Start, authority: Authority) -> None:
     names = (StringMatcher(StringKind.EXACT, "a.example"), StringMatcher(StringKind.EXACT, "b.example"))
     tls = UpstreamTls(san=names, mesh_trust=False)
-    found = perform(api, secured(backend(), authority, tls), "unary_unary", "Unary", b"x")
+    found = perform("sync", secured(backend(), authority, tls), "unary_unary", "Unary", b"x")
     assert found.code is grpc.StatusCode.UNAVAILABLE and "can verify one DNS name" in found.details
 
 
 def test_another_identity_at_the_same_address(backend: Start, authority: Authority) -> None:
     """Asked once, an endpoint is not trusted to stay who it was; nor is it lost if it becomes another allowed one."""
-
-    async def scenario() -> None:
-        async with AioMeshChannel(runtime, TARGET) as channel:
-            call = channel.unary_unary("/test.Echo/Who")
-            assert await call(b"", timeout=PATIENCE) == b"first"
-            peer = channel.pool.peer(endpoint)
-            assert peer is not None and peer.identity == OF + "ratings"
-            # As if the process behind the address had been replaced.
-            channel.pool._peers[endpoint.key, tls] = peer._replace(name="reviews.default.sa.cluster.local")
-            channel.pool.close()
-            with pytest.raises(grpc.aio.AioRpcError):
-                await call(b"", timeout=PATIENCE)
-            assert await call(b"", timeout=PATIENCE) == b"first"
-
     tls = allowing("ratings", "reviews")
     server = backend("first", authority.credentials("ratings"))
     runtime = secured(server, authority, tls)
     endpoint = runtime.world.clusters["ratings"].endpoints[0]
-    asyncio.run(scenario())
+    with MeshChannel(runtime, TARGET) as channel:
+        call = channel.unary_unary("/test.Echo/Who")
+        assert call(b"", timeout=PATIENCE) == b"first"
+        peer = channel.pool.peer(endpoint)
+        assert peer is not None and peer.identity == OF + "ratings"
+        # As if the process behind the address had been replaced.
+        channel.pool._peers[endpoint.key, tls] = peer._replace(name="reviews.default.sa.cluster.local")
+        channel.pool.close()
+        with pytest.raises(grpc.RpcError):
+            call(b"", timeout=PATIENCE)
+        assert call(b"", timeout=PATIENCE) == b"first"
 
 
 def test_a_rotation_drops_no_stream(backend: Start, authority: Authority) -> None:

@@ -8,17 +8,24 @@ from typing import Any, Self
 
 import grpc
 
+from proxyless.engine.record import AttemptRecord
+from proxyless.engine.steps import Attempt
 from proxyless.model.cluster import Cluster, Endpoint
 from proxyless.model.errors import ProxylessError
 from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.transport.grpc_client import aio_call
+from proxyless.transport.grpc_client.aio_attempt import AioAttempt
 from proxyless.transport.grpc_client.aio_interceptors import Intercepted
-from proxyless.transport.grpc_client.aio_rpc import AioRpc
+from proxyless.transport.grpc_client.aio_rpc import AioRpc, AnyAttempt
 from proxyless.transport.grpc_client.connectivity import combined
-from proxyless.transport.grpc_client.credentials import Options
+from proxyless.transport.grpc_client.credentials import Options, connecting
+from proxyless.transport.grpc_client.peer_name import Peer
 from proxyless.transport.grpc_client.rpc import Asked, Rpc
 from proxyless.transport.grpc_client.subchannels import Subchannels, ahead
 from proxyless.transport.grpc_client.target import parse
+from proxyless.transport.grpc_client.wire.attempt import WireAttempt
+from proxyless.transport.grpc_client.wire.channel import WireChannel
+from proxyless.transport.grpc_client.wire.options import only_grpcio, read
 from proxyless.transport.mirrors import AsyncMirrors
 from proxyless.transport.runtime import Runtime
 
@@ -49,7 +56,10 @@ class AioMeshChannel(grpc.aio.Channel):
         self._intercepted = Intercepted(interceptors) if interceptors else None
         self._mirrors = AsyncMirrors()
         self._warmed = EMPTY
-        self.pool: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make, self._end, tuple(options))
+        self._options = tuple(options)
+        self._wire = read(self._options, compression)
+        self.pool: Subchannels[WireChannel] = Subchannels(runtime, self._make, WireChannel.close, by_authority=False)
+        self.grpcio: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make_grpcio, self._end_grpcio)
 
     def begin(self, method: str, request: bytes | None, asked: Asked, *, unary: bool) -> AioRpc:
         if self._closed:
@@ -57,7 +67,7 @@ class AioMeshChannel(grpc.aio.Channel):
         if (snapshot := self.runtime.snapshot()) is not self._warmed:
             self._warm(snapshot)
         rpc = Rpc(self.runtime, self.target, method, asked)
-        call = AioRpc(self.runtime, self.pool, rpc, request, unary=unary, mirrors=self._mirrors)
+        call = AioRpc(self.runtime, self._attempt, rpc, request, unary=unary, mirrors=self._mirrors)
         self._calls.add(call)
         return call
 
@@ -112,7 +122,8 @@ class AioMeshChannel(grpc.aio.Channel):
             return grpc.ChannelConnectivity.SHUTDOWN
         if try_to_connect:
             self._connect()
-        return combined([channel.get_state(try_to_connect) for channel in self.pool.channels()])
+        states = [channel.get_state(try_to_connect) for channel in self.pool.channels()]
+        return combined(states + [channel.get_state(try_to_connect) for channel in self.grpcio.channels()])
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         while self.get_state() is last_observed_state:  # noqa: ASYNC110  grpcio tells of one connection only
@@ -140,7 +151,9 @@ class AioMeshChannel(grpc.aio.Channel):
         await self._mirrors.close()
         await asyncio.sleep(0)
         for channel in self.pool.close():
-            self._end(channel)
+            channel.close()
+        for other in self.grpcio.close():
+            self._end_grpcio(other)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -161,22 +174,28 @@ class AioMeshChannel(grpc.aio.Channel):
             return
         self._warmed = snapshot
         loop = asyncio.get_running_loop()
-        for cluster, endpoint in self.pool.cold(snapshot, self.target):
+        cold = self.grpcio.cold if self._wire is None else self.pool.cold
+        for cluster, endpoint in cold(snapshot, self.target):
             loop.call_soon(self._connect_to, cluster, endpoint)
 
     def _connect_to(self, cluster: Cluster, endpoint: Endpoint) -> None:
-        """In the background, where that needs no question to the endpoint."""
+        """In the background; by grpcio where that needs no question to the endpoint."""
         if self._closed:
             return
+        if self._wire is not None:
+            ours = self.pool.take(endpoint, cluster, self.target, counted=False)
+            ours.channel.get_state(try_to_connect=True)
+            self.pool.done(ours)
+            return
         try:
-            peer = self.pool.peer(endpoint)
+            peer = self.grpcio.peer(endpoint)
             if peer is None and endpoint.tls is not None:
                 return
-            subchannel = self.pool.take(endpoint, cluster, self.target, peer, counted=False)
+            subchannel = self.grpcio.take(endpoint, cluster, self.target, peer, counted=False)
         except ProxylessError:
             return  # whoever calls it will hear why
         subchannel.channel.get_state(try_to_connect=True)
-        self.pool.done(subchannel)
+        self.grpcio.done(subchannel)
 
     def _connect(self) -> None:
         snapshot = self.runtime.snapshot()
@@ -186,12 +205,23 @@ class AioMeshChannel(grpc.aio.Channel):
         for cluster, endpoint in ahead(snapshot, self.target):
             self._connect_to(cluster, endpoint)
 
-    def _make(self, address: str, credentials: grpc.ChannelCredentials | None, options: Options) -> grpc.aio.Channel:
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options, self._compression)
-        return grpc.aio.secure_channel(address, credentials, options, self._compression)
+    def _attempt(self, step: Attempt, rpc: Rpc, record: AttemptRecord, *, whole: bool) -> AnyAttempt:
+        if self._wire is None or only_grpcio(step, rpc.asked):
+            return AioAttempt(self.grpcio, step, rpc, record)
+        return WireAttempt(self.pool, step, rpc, record, self._wire, whole=whole)
 
-    def _end(self, channel: grpc.aio.Channel) -> None:
+    def _make(self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None) -> WireChannel:
+        assert self._wire is not None
+        return WireChannel(asyncio.get_running_loop(), self.runtime.identity, endpoint, cluster, self._wire)
+
+    def _make_grpcio(self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None) -> grpc.aio.Channel:
+        identity = self.runtime.identity
+        address, secret, options = connecting(identity, endpoint, cluster, authority, peer, asked=self._options)
+        if secret is None:
+            return grpc.aio.insecure_channel(address, options, self._compression)
+        return grpc.aio.secure_channel(address, secret, options, self._compression)
+
+    def _end_grpcio(self, channel: grpc.aio.Channel) -> None:
         task = asyncio.ensure_future(channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -6,26 +6,34 @@ import functools
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
 from proxyless.engine.call import Call
+from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Attempt, Delay, Failed, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.aio_attempt import AioAttempt
-from proxyless.transport.grpc_client.aio_unary_attempt import AioUnaryAttempt
 from proxyless.transport.grpc_client.metadata import Metadata
 from proxyless.transport.grpc_client.outgoing import Outgoing
 from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
 from proxyless.transport.grpc_client.status import CANCELLED, Status, is_not_connected, of_reply, unavailable
-from proxyless.transport.grpc_client.subchannels import Subchannels
+from proxyless.transport.grpc_client.wire.attempt import WireAttempt
 from proxyless.transport.mirrors import AsyncMirrors
 from proxyless.transport.runtime import Runtime
 
 logger = logging.getLogger("proxyless.grpc")
+
+AnyAttempt = AioAttempt | WireAttempt
+
+
+class Attempts(Protocol):
+    """Makes the attempt of a step. whole: of a call with one request and one response."""
+
+    def __call__(self, step: Attempt, rpc: Rpc, record: AttemptRecord, *, whole: bool) -> AnyAttempt: ...
 
 
 class AioRpc:
@@ -38,7 +46,7 @@ class AioRpc:
     def __init__(
         self,
         runtime: Runtime,
-        pool: Subchannels[grpc.aio.Channel],
+        attempts: Attempts,
         rpc: Rpc,
         request: bytes | None,
         *,
@@ -47,7 +55,7 @@ class AioRpc:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._runtime = runtime
-        self._pool = pool
+        self._attempts = attempts
         self.rpc = rpc
         self._request = request
         self._unary = unary
@@ -56,13 +64,13 @@ class AioRpc:
         self._movers: list[asyncio.Future[None]] = []
         self._enders: list[asyncio.Future[None]] = []
         self._wants_head = asyncio.Event()
-        self._attempt: AioAttempt | None = None
+        self._attempt: AnyAttempt | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[], None]] = []
         self._sent = 0
         self.response: Any = grpc.aio.EOF
         self.head: asyncio.Future[Metadata] = loop.create_future()
-        self.committed: asyncio.Future[AioAttempt | None] = loop.create_future()
+        self.committed: asyncio.Future[AnyAttempt | None] = loop.create_future()
         self.started: asyncio.Future[None] = loop.create_future()
         self.status: asyncio.Future[Status] = loop.create_future()
         if request is not None:
@@ -170,9 +178,9 @@ class AioRpc:
             call = self.rpc.begin(snapshot)
             step = call.next_step()
             self._decided = call, step
-            if not isinstance(step, Attempt) or not AioUnaryAttempt.serves(step, self.rpc):
+            if not isinstance(step, Attempt):
                 return False
-            self._attempt = attempt = AioUnaryAttempt(self._pool, step, self.rpc, call.record.attempts[-1])
+            self._attempt = attempt = self._attempts(step, self.rpc, call.record.attempts[-1], whole=True)
             self._begun = attempt.start_known(request)
         except Exception:
             self._end_attempt()
@@ -193,7 +201,7 @@ class AioRpc:
     def _spawn(self) -> None:
         self._task = self.loop.create_task(self._run(self._perform))
 
-    async def _first(self, attempt: AioAttempt) -> Status | None:
+    async def _first(self, attempt: AnyAttempt) -> Status | None:
         """None if a task goes on."""
         assert self._decided is not None
         call, _ = self._decided
@@ -275,9 +283,8 @@ class AioRpc:
         self._end_attempt()
         if call.mirrored:
             self._mirror(call)
-        once = self._unary and self._request is not None and AioUnaryAttempt.serves(step, self.rpc)
-        kind = AioUnaryAttempt if once else AioAttempt
-        self._attempt = attempt = kind(self._pool, step, self.rpc, call.record.attempts[-1])
+        whole = self._unary and self._request is not None
+        self._attempt = attempt = self._attempts(step, self.rpc, call.record.attempts[-1], whole=whole)
         failed = await attempt.start(self._request)
         if failed is None:
             if self._request is None:
@@ -292,7 +299,7 @@ class AioRpc:
         if attempt is not None:
             attempt.end()
 
-    async def _commit(self, attempt: AioAttempt) -> Status:
+    async def _commit(self, attempt: AnyAttempt) -> Status:
         """The rest of the one attempt that the application gets to see."""
         self.outgoing.keeping = False
         self.outgoing.sent(self._sent)
@@ -317,10 +324,10 @@ class AioRpc:
         mirrors, request, self._mirrors = self._mirrors, self._request, None
         if mirrors is None or request is None:
             return
-        runtime, pool, asked = self._runtime, self._pool, self.rpc.asked
+        runtime, attempts, asked = self._runtime, self._attempts, self.rpc.asked
 
         async def perform(copy: Completion) -> None:
-            rpc = AioRpc(runtime, pool, CopyRpc(runtime, copy, asked), request, unary=True)
+            rpc = AioRpc(runtime, attempts, CopyRpc(runtime, copy, asked), request, unary=True)
             try:
                 await rpc.status
             finally:

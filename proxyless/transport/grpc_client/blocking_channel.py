@@ -14,7 +14,8 @@ from proxyless.model.errors import ProxylessError
 from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.transport.grpc_client.blocking_call import MeshCall
 from proxyless.transport.grpc_client.connectivity import combined
-from proxyless.transport.grpc_client.credentials import Options
+from proxyless.transport.grpc_client.credentials import Options, connecting
+from proxyless.transport.grpc_client.peer_name import Peer
 from proxyless.transport.grpc_client.rpc import Asked, Rpc
 from proxyless.transport.grpc_client.subchannels import Subchannels, ahead
 from proxyless.transport.grpc_client.target import parse
@@ -50,7 +51,8 @@ class MeshChannel(grpc.Channel):
         self._closed = False
         self._mirrors = BlockingMirrors()
         self._warmed = EMPTY
-        self.pool: Subchannels[grpc.Channel] = Subchannels(runtime, self._make, _end, tuple(options))
+        self.pool: Subchannels[grpc.Channel] = Subchannels(runtime, self._make, _end)
+        self._options = tuple(options)
 
     def begin(self, method: "_Method", request: bytes | Iterator[Any], asked: Asked, *, unary: bool) -> MeshCall:
         if self._closed:
@@ -201,10 +203,13 @@ class MeshChannel(grpc.Channel):
             except ProxylessError:
                 continue
 
-    def _make(self, address: str, credentials: grpc.ChannelCredentials | None, options: Options) -> grpc.Channel:
-        if credentials is None:
+    def _make(self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None) -> grpc.Channel:
+        address, secret, options = connecting(
+            self.runtime.identity, endpoint, cluster, authority, peer, asked=self._options
+        )
+        if secret is None:
             return grpc.insecure_channel(address, options, self._compression)
-        return grpc.secure_channel(address, credentials, options, self._compression)
+        return grpc.secure_channel(address, secret, options, self._compression)
 
 
 def _connect_now(channel: Any) -> None:

@@ -1,4 +1,4 @@
-"""grpcio's credentials and options for a subchannel."""
+"""grpcio's address, credentials and options for a subchannel."""
 
 import ssl
 from functools import lru_cache
@@ -7,13 +7,24 @@ from typing import Any
 import grpc
 
 from proxyless.identity.source import IdentitySource
-from proxyless.model.cluster import Cluster, ClusterKind, UpstreamTls
+from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, UpstreamTls
 from proxyless.model.errors import NotReadyError
-from proxyless.transport.grpc_client.target import host_of
+from proxyless.transport.grpc_client.peer_name import Peer
+from proxyless.transport.grpc_client.target import address, host_of
 
 Options = tuple[tuple[str, Any], ...]
 # Seconds, Envoy's default for upstream connections.
 IDLE_TIMEOUT = 3600.0
+
+
+def connecting(
+    identity: IdentitySource, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None, *, asked: Options
+) -> tuple[str, grpc.ChannelCredentials | None, Options]:
+    """What a channel of grpcio's is made with. peer: None in plaintext only. Raises NotReadyError without trust."""
+    tls = endpoint.tls
+    assert (tls is None) == (peer is None)
+    secret = credentials(identity, tls) if tls is not None else None
+    return address(endpoint), secret, options(cluster, authority, peer.name if peer is not None else None, asked)
 
 
 def credentials(identity: IdentitySource, tls: UpstreamTls) -> grpc.ChannelCredentials:
@@ -43,7 +54,7 @@ def options(cluster: Cluster, authority: str, name: str | None, asked: Options) 
         ("grpc.client_idle_timeout_ms", int((cluster.idle_timeout or IDLE_TIMEOUT) * 1000)),
         # grpcio 1.85 gives a ping a minute, whatever the keepalive's own timeout says.
         *(("grpc.http2.ping_timeout_ms", value) for key, value in asked if key == "grpc.keepalive_timeout_ms"),
-        *((key, value) for key, value in asked if key not in _OURS),
+        *((key, value) for key, value in asked if key not in OURS),
         # Not shared with other channels: who retires one must know that it was the only one.
         ("grpc.use_local_subchannel_pool", 1),
         # Retries and timeouts are the mesh's, not a TXT record's.
@@ -60,7 +71,7 @@ def options(cluster: Cluster, authority: str, name: str | None, asked: Options) 
     return tuple(found)
 
 
-_OURS = frozenset(
+OURS = frozenset(
     {
         "grpc.default_authority",
         "grpc.enable_http_proxy",

@@ -9,7 +9,7 @@ Lines = list[tuple[str, str]]
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 # grpcio writes these itself, by what it knows better.
-_TRANSPORTS = frozenset(
+TRANSPORTS = frozenset(
     {"te", "content-type", "content-length", "user-agent", "host", "connection", "transfer-encoding"}
     | {"grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-status", "grpc-message"}
 )
@@ -33,7 +33,7 @@ def metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
     found: list[tuple[str, str | bytes]] = []
     for line in headers:
         name = line[0]
-        if name in _TRANSPORTS or name.startswith(":"):
+        if name in TRANSPORTS or name.startswith(":"):
             continue
         if name.endswith("-bin"):
             found += [(name, value) for value in _binary(line[1])]

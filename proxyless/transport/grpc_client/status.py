@@ -11,7 +11,7 @@ from proxyless.engine import replies
 from proxyless.engine.steps import Answered, Failed, FailureKind, Flag, Outcome, Respond
 from proxyless.transport.grpc_client.metadata import Metadata, lines, metadata
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+CODES = {code.value[0]: code for code in grpc.StatusCode}
 # grpcio says who made a status only in its text: these are its own words for a connection that failed.
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses|DNS resolution failed|empty address list|Domain name not found"
@@ -65,13 +65,13 @@ def of_reply(step: Respond, *, out_of_time: bool) -> Status:
     code, details, rest = None, step.body.decode("utf-8", "replace"), []
     for name, value in step.headers:
         if name == "grpc-status":
-            code = _CODES.get(int(value), grpc.StatusCode.UNKNOWN)
+            code = CODES.get(int(value), grpc.StatusCode.UNKNOWN)
         elif name == "grpc-message":
             details = unquote(value)
         else:
             rest.append((name, value))
     if code is None:
-        code = _CODES[replies.grpc_status(step.status)]
+        code = CODES[replies.grpc_status(step.status)]
     if out_of_time:
         code = grpc.StatusCode.DEADLINE_EXCEEDED
     elif Flag.NO_ROUTE in step.flags:

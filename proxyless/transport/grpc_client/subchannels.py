@@ -1,25 +1,22 @@
-"""One grpcio channel for each endpoint, kind of TLS, authority and generation of the identity. Thread-safe."""
+"""One channel for each endpoint, kind of TLS, generation of the identity and, for grpcio, authority. Thread-safe."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-
-import grpc
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from proxyless.identity.source import IdentitySource
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, Health, UpstreamTls
 from proxyless.model.route import Forward
 from proxyless.model.snapshot import EMPTY, Snapshot
-from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT, Options, credentials, options
+from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT
 from proxyless.transport.grpc_client.peer_name import Peer, ask, only_peer
-from proxyless.transport.grpc_client.target import address
 from proxyless.transport.runtime import Runtime
 from proxyless.transport.tls import generation_of
 
 C = TypeVar("C")
-Make = Callable[[str, grpc.ChannelCredentials | None, Options], C]
+Make = Callable[[Endpoint, Cluster, str, Peer | None], C]
 _Key = tuple[tuple[str, int], UpstreamTls | None, str]
 # So many endpoints are connected to ahead of the first call.
 MOST_AHEAD = 16
@@ -27,10 +24,7 @@ MOST_AHEAD = 16
 
 @dataclass(slots=True)
 class Subchannel(Generic[C]):
-    """calls: under way. taken: all that there were. retired: takes none any more, and is closed with its last.
-
-    methods: its unary ones by path.
-    """
+    """calls: under way. taken: all that there were. retired: takes none any more, and is closed with its last."""
 
     channel: C
     key: _Key
@@ -40,20 +34,22 @@ class Subchannel(Generic[C]):
     taken: int = 0
     used: float = 0.0
     retired: bool = False
-    methods: dict[str, Any] = field(default_factory=dict)
 
 
 class Subchannels(Generic[C]):
     """``take`` one for an attempt, ``done`` when its call has ended.
 
-    make: a channel to an address. close: end one that has no calls.
+    make: a channel to an endpoint, for an authority and a peer. close: end one that has no calls. by_authority: a
+    channel knows one only, as grpcio's.
     """
 
-    def __init__(self, runtime: Runtime, make: Make[C], close: Callable[[C], None], asked: Options) -> None:
+    def __init__(
+        self, runtime: Runtime, make: Make[C], close: Callable[[C], None], *, by_authority: bool = True
+    ) -> None:
         self._runtime = runtime
         self._make = make
         self._close = close
-        self._asked = asked
+        self._by_authority = by_authority
         self._lock = threading.Lock()
         self._open: dict[_Key, Subchannel[C]] = {}
         self._peers: dict[tuple[tuple[str, int], UpstreamTls], Peer] = {}
@@ -86,27 +82,23 @@ class Subchannels(Generic[C]):
                         self._retire(one)
 
     def take(
-        self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None, *, counted: bool = True
+        self, endpoint: Endpoint, cluster: Cluster, authority: str, peer: Peer | None = None, *, counted: bool = True
     ) -> Subchannel[C]:
-        """peer: of ``peer`` or ``learn``, None in plaintext only. counted: it is for a call, not for its connection.
-
-        Raises NotReadyError without trust in anybody.
+        """peer: of ``peer`` or ``learn``, where grpcio is to verify one. counted: it is for a call, not for its
+        connection. Raises what ``make`` raises.
         """
         tls, now = endpoint.tls, time.monotonic()
-        assert (tls is None) == (peer is None)
         generation = generation_of(self.identity, tls)
         with self._lock:
             self._sweep(now)
-            key = (endpoint.key, tls, authority)
+            key = (endpoint.key, tls, authority if self._by_authority else "")
             found = self._open.get(key)
             if found is not None and found.generation != generation:
                 # A new certificate or new trust: what is under way ends on the old connection.
                 self._retire(found)
                 found = None
             if found is None:
-                secret = credentials(self.identity, tls) if tls is not None else None
-                name = peer.name if peer is not None else None
-                made = self._make(address(endpoint), secret, options(cluster, authority, name, self._asked))
+                made = self._make(endpoint, cluster, authority, peer)
                 passes = cluster.kind is ClusterKind.PASSTHROUGH
                 found = self._open[key] = Subchannel(made, key, generation, passes)
             found.calls += 1
@@ -130,7 +122,8 @@ class Subchannels(Generic[C]):
         first call connects to that itself.
         """
         found = ahead(snapshot, target, as_dialled=True)
-        return [one for one in found if (one[1].key, one[1].tls, target) not in self._open] if len(found) > 1 else []
+        name = target if self._by_authority else ""
+        return [one for one in found if (one[1].key, one[1].tls, name) not in self._open] if len(found) > 1 else []
 
     def channels(self) -> list[C]:
         with self._lock:

@@ -1,0 +1,1 @@
+"""Calls of asyncio's channels on HTTP/2 connections of our own (``transport.grpc_wire``)."""

@@ -1,0 +1,215 @@
+"""One endpoint: its connection, made when a call needs it, in the background, and again after a failure."""
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+import grpc
+
+from proxyless.identity.source import IdentitySource
+from proxyless.model.cluster import Cluster, Endpoint
+from proxyless.model.cluster import Protocol as Http
+from proxyless.model.errors import IdentityError, ProxylessError
+from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT
+from proxyless.transport.grpc_client.wire.connection import WireConnection
+from proxyless.transport.grpc_client.wire.options import WireOptions
+from proxyless.transport.tls import explain, offering, server_name, verify
+
+logger = logging.getLogger("proxyless.grpc")
+
+_HTTP2 = frozenset({"h2", "istio-h2"})
+# Of gRPC's connection-backoff.md.
+_GROWTH, _JITTER = 1.6, 0.2
+
+
+class Wants(Protocol):
+    """A call that wants a stream: it is told of one of these, perhaps at once."""
+
+    def on_connection(self, connection: WireConnection) -> None: ...
+    def on_no_connection(self, why: str) -> None: ...
+
+
+class WireChannel:
+    """For one event loop. States are gRPC's (connectivity-semantics-and-api.md).
+
+    Without a connection a call waits for the one that is being made; after a failure calls fail at once, until the
+    next attempt has succeeded, which begins by itself. What the peer's limit of streams holds back waits in order.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, identity: IdentitySource, endpoint: Endpoint, cluster: Cluster,
+        options: WireOptions,
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._identity = identity
+        self._endpoint = endpoint
+        self._options = options
+        self._patience = options.connect_timeout or cluster.connect_timeout
+        idle = options.idle_timeout if options.idle_timeout is not None else cluster.idle_timeout
+        self._idle_timeout = max(1.0, IDLE_TIMEOUT if idle is None else idle)
+        self._connection: WireConnection | None = None
+        self._all: set[WireConnection] = set()
+        self._waiting: dict[Wants, None] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the next attempt, or of idleness
+        self._back_off = options.back_off
+        self._failed = ""
+        self._wanted = self._closed = False
+
+    def submit(self, call: Wants) -> None:
+        connection = self._connection
+        if connection is not None and not self._waiting and _has_room(connection):
+            call.on_connection(connection)
+        elif self._closed or (self._failed and connection is None):
+            self._wanted = True
+            call.on_no_connection(self._failed or "the channel is closed")
+        else:
+            self._waiting[call] = None
+            self._connect()
+
+    def withdraw(self, call: Wants) -> None:
+        self._waiting.pop(call, None)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        if self._closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        if self._connection is not None:
+            return grpc.ChannelConnectivity.READY
+        if self._failed:
+            return grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if try_to_connect:
+            self._connect()
+        return grpc.ChannelConnectivity.IDLE if self._connecting is None else grpc.ChannelConnectivity.CONNECTING
+
+    def close(self) -> None:
+        """Also what is under way."""
+        self._closed = True
+        self._connection = None
+        self._cancel_timer()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._fail_all("the channel is closed")
+        for connection in list(self._all):
+            connection.abort()
+
+    # ---- connecting
+
+    def _connect(self) -> None:
+        if self._connection is None and self._connecting is None and not self._closed:
+            self._cancel_timer()
+            self._connecting = self._loop.create_task(self._make())
+
+    async def _make(self) -> None:
+        why = ""
+        try:
+            async with asyncio.timeout(self._patience):
+                made = await self._dial()
+        except TimeoutError as error:
+            # A TimeoutError with an errno is the kernel's: the peer never answered.
+            late = f"no connection within the connect timeout of {self._patience:g} s"
+            why = late if error.errno is None else explain(error)
+        except (OSError, ProxylessError, ValueError, EOFError) as error:
+            why = explain(error)
+        except Exception as error:  # nobody who waits may wait for ever
+            logger.exception("connecting to %s failed inside the mesh", self._endpoint)
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._connecting = None
+        if self._closed:
+            if not why:
+                made.abort()
+            return
+        if why:
+            self._retry_later(why)
+            return
+        self._connection, self._failed, self._back_off = made, "", self._options.back_off
+        self._timer = self._loop.call_later(self._idle_timeout, self._look_whether_idle)
+        self._on_change(made)  # it may have ended meanwhile
+        self._serve()
+
+    async def _dial(self) -> WireConnection:
+        loop, identity, endpoint = self._loop, self._identity, self._endpoint
+        tls = None if endpoint.tls is None else offering(endpoint.tls, Http.HTTP2)
+        context = None if tls is None else identity.client_context(tls)
+        name = None if tls is None else server_name(endpoint, tls) or ""
+        made = WireConnection(loop, self._options, self._on_change)
+        transport, _ = await loop.create_connection(
+            lambda: made, endpoint.address, endpoint.port, ssl=context, server_hostname=name
+        )
+        try:
+            if tls is not None:
+                secured = transport.get_extra_info("ssl_object")
+                made.peer = verify(secured, tls, identity) or ""
+                if secured.selected_alpn_protocol() not in _HTTP2:
+                    raise IdentityError("the server does not speak HTTP/2 over TLS (ALPN)")
+            self._all.add(made)
+            made.begin()
+            await made.ready()
+        except BaseException:
+            self._all.discard(made)
+            transport.abort()
+            raise
+        return made
+
+    def _retry_later(self, why: str) -> None:
+        self._failed, self._wanted = why, False
+        back_off = self._back_off * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        self._back_off = min(self._back_off * _GROWTH, self._options.most_back_off)
+        self._timer = self._loop.call_later(back_off, self._try_again)
+        self._fail_all(why)
+
+    def _try_again(self) -> None:
+        self._timer = None
+        if self._wanted or self._back_off < self._options.most_back_off:
+            self._connect()
+        else:  # nobody has asked for long
+            self._failed = ""
+
+    def _fail_all(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for call in waiting:
+            call.on_no_connection(why)
+
+    # ---- what becomes of connections
+
+    def _on_change(self, connection: WireConnection) -> None:
+        if connection.draining:
+            if connection is self._connection:
+                self._connection = None
+                self._cancel_timer()
+                if self._waiting:
+                    self._connect()
+            if connection.over:
+                self._all.discard(connection)
+            elif not connection.streams:
+                connection.finish()
+        elif self._waiting and connection is self._connection:
+            self._serve()
+
+    def _serve(self) -> None:
+        connection = self._connection
+        while self._waiting and connection is not None and connection is self._connection and _has_room(connection):
+            call = next(iter(self._waiting))
+            del self._waiting[call]
+            call.on_connection(connection)
+
+    def _look_whether_idle(self) -> None:
+        connection, now = self._connection, self._loop.time()
+        if connection is None:
+            return
+        left = self._idle_timeout - (0.0 if connection.streams else now - connection.idle_since)
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look_whether_idle)
+        else:
+            self._connection = None
+            connection.finish()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _has_room(connection: WireConnection) -> bool:
+    return not connection.draining and len(connection.streams) < connection.limit

@@ -1,0 +1,164 @@
+"""A connection to a gRPC server on an asyncio (or uvloop) event loop. ``channel`` makes it and gives it streams."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from proxyless.transport.grpc_client.wire.options import WireOptions
+from proxyless.transport.grpc_wire.connection import Connection
+from proxyless.transport.tls import explain
+
+# Bytes that may wait for a peer that makes us answer and does not read.
+_MOST_UNSENT = 8 * 1024 * 1024
+# Seconds between pings once ``WireOptions.quiet_pings`` are used up.
+_QUIET_INTERVAL = 60.0
+_PING = b"proxless"
+
+
+class WireConnection(Connection, asyncio.Protocol):
+    """Says nothing before ``begin``: its owner verifies the peer first.
+
+    changed: told when there may be room again, when it takes no more, and when it is over. peer: the SPIFFE ID it
+    proved. paused: the transport takes no more now; ``on_writable`` of streams in ``writers`` follows. idle_since: loop
+    time at which the last stream ended.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: WireOptions, changed: "Callable[[WireConnection], None]"
+    ) -> None:
+        super().__init__(loop.time, client=True)
+        self._loop = loop
+        self._options = options
+        self._changed = changed
+        self._transport: asyncio.Transport | None = None
+        self._begun = self._flushing = False
+        self._ready: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard = 0.0
+        self._pinged: float | None = None
+        self._quiet = 0
+        self.paused = False
+        self.writers: dict[Callable[[], None], None] = {}
+        self.peer = ""
+        self.idle_since = loop.time()
+
+    def begin(self) -> None:
+        self._begun = True
+        self.flush()
+        if (time := self._options.keepalive) is not None:
+            self._heard = self._loop.time()
+            self._timer = self._loop.call_later(time, self._keep_alive)
+
+    async def ready(self) -> None:
+        """Until the server's SETTINGS have shown that it speaks HTTP/2. Raises ConnectionError."""
+        while not self.settled:
+            if self.over:
+                raise ConnectionError(self.over)
+            self._ready = self._loop.create_future()
+            await self._ready
+
+    def finish(self) -> None:
+        """It is needed no more."""
+        self.close()
+        self.flush_soon()
+
+    def abort(self) -> None:
+        """As ``finish``, without waiting for anything."""
+        self.close()
+        self.flush()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def spoken(self) -> None:
+        """A head or a message of ours is in the output."""
+        self._quiet = 0
+
+    def flush_soon(self) -> None:
+        """Calls that begin in the same turn of the loop go out in one write."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_turn)
+
+    def flush(self) -> None:
+        transport = self._transport
+        if transport is None or not self._begun:
+            return
+        data = self.take()
+        if data and not transport.is_closing():
+            transport.write(data)
+            if self.paused and transport.get_write_buffer_size() > _MOST_UNSENT and not self.writers:
+                self.lost("the server makes us say much and reads none of it")
+                transport.abort()
+        if self.over:
+            transport.close()
+
+    def _flush_turn(self) -> None:
+        self._flushing = False
+        self.flush()
+
+    def on_change(self) -> None:
+        if not self.streams:
+            self.idle_since = self._loop.time()
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+        if self.over and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._changed(self)
+
+    # ---- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._pinged is not None or self._timer is not None:
+            self._heard = self._loop.time()
+        self.feed(data)
+        self.flush()
+
+    def eof_received(self) -> None:
+        self.lost("Socket closed")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost("Socket closed" if exc is None else explain(exc))
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        writers, self.writers = self.writers, {}
+        for wake in writers:
+            wake()
+
+    # ---- keepalive (gRFC A8)
+
+    def _keep_alive(self) -> None:
+        options, now = self._options, self._loop.time()
+        assert options.keepalive is not None
+        if self.over:
+            return
+        if self._pinged is not None and self._heard < self._pinged:
+            left = self._pinged + options.keepalive_timeout - now
+            if left <= 0:
+                self.lost("keepalive watchdog timeout")
+                if self._transport is not None:
+                    self._transport.abort()
+                return
+        else:
+            self._pinged = None
+            interval = options.keepalive
+            if 0 < options.quiet_pings <= self._quiet:
+                interval = max(interval, _QUIET_INTERVAL)
+            left = self._heard + interval - now
+            if left <= 0 and not self.streams and not options.keepalive_idle:
+                left = options.keepalive
+            elif left <= 0:
+                self._quiet += 1
+                self._pinged = now
+                self.ping(_PING)
+                self.flush()
+                left = options.keepalive_timeout
+        self._timer = self._loop.call_later(left, self._keep_alive)
