@@ -27,8 +27,6 @@ _RESET: dict[int, grpc.StatusCode] = {
     Code.ENHANCE_YOUR_CALM: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.INADEQUATE_SECURITY: grpc.StatusCode.PERMISSION_DENIED,
 }
-OK = Status(grpc.StatusCode.OK)
-_OK = ((b"grpc-status", b"0"),)
 NO_STATUS = Status(grpc.StatusCode.UNKNOWN, "No status received")
 
 
@@ -68,10 +66,9 @@ def head(lines: Lines) -> Head:
     return Head(interim, problem, encoding, found, metadata(found))
 
 
+@lru_cache(maxsize=256)
 def status_of(lines: Lines) -> Status:
     """Of trailers, or of a response that is nothing else."""
-    if lines == _OK:
-        return OK
     number, message, http, content = None, "", b"200", b""
     for name, value in lines:
         if name == b"grpc-status":

@@ -26,6 +26,8 @@ from proxyless.transport.grpc_wire.messages import BadMessage, Messages, frame
 from proxyless.transport.grpc_wire.stream import Stream
 
 _EXPIRED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+# What the end of a stream says about the way there rather than about the call.
+_BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 # Seconds by which a timer, or a server's clock, may be early.
 _EARLY = 0.01
 # Credit is given back in pieces of this many bytes.
@@ -275,7 +277,7 @@ class WireAttempt(Stream):
     def on_end(self, code: int, why: str, *, unprocessed: bool) -> None:
         connection, again = self._connection, self._subchannel
         assert connection is not None
-        if unprocessed and not self._again and not self._written and again is not None:
+        if unprocessed and not (self._again or self._written or self._head) and again is not None:
             # Once, as every gRPC client does by itself (gRFC A6, "Transparent Retries").
             self._again, self._connection = True, None
             super().__init__()
@@ -287,7 +289,11 @@ class WireAttempt(Stream):
         elif code == Code.CANCEL and self._out_of_time(_EARLY):
             self._fail(_EXPIRED, FailureKind.TIMEOUT)
         else:
-            self._fail(answer.of_reset(code, why), FailureKind.RESET)
+            status = answer.of_reset(code, why)
+            if status.code in _BROKEN:
+                self._fail(status, FailureKind.RESET)
+            else:  # the server's answer
+                self._settle(status)
 
     # ---- within
 
@@ -298,9 +304,9 @@ class WireAttempt(Stream):
         return bool(known) or (self._head is not None and wants_head.is_set())
 
     def _look(self) -> None:
-        """At what has arrived, as far as the next message."""
+        """At what has arrived, as far as the next message; at all of it where only one may come."""
         raw = self._raw
-        while raw and not self._found:
+        while raw and (self._whole or not self._found):
             data, credit = raw.popleft()
             try:
                 self._found += self._messages.feed(data)
