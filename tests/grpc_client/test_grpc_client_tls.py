@@ -18,7 +18,9 @@ from grpc_client_support import (
     world,
 )
 
+from proxyless.identity.source import IdentitySource
 from proxyless.model.cluster import UpstreamTls
+from proxyless.model.inbound import MutualTls
 from proxyless.model.matching import StringKind, StringMatcher
 from proxyless.transport.grpc_client import AioMeshChannel, MeshChannel
 
@@ -79,6 +81,32 @@ def test_without_trust_there_is_no_call(api: str, backend: Start, authority: Aut
     runtime = FakeRuntime(world([cluster(backend().port, tls=allowing("ratings"))]))
     found = perform(api, runtime, "unary_unary", "Unary", b"x")
     assert found.code is grpc.StatusCode.UNAVAILABLE and "trust bundle" in found.details
+
+
+def test_a_server_that_does_not_speak_http2(authority: Authority) -> None:
+    """The right peer, whose TLS agrees on no protocol: nothing is said to it."""
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
+        runtime = FakeRuntime(world([cluster(server.sockets[0].getsockname()[1], tls=allowing("ratings"))]))
+        runtime.identity = authority.source()
+        async with server, AioMeshChannel(runtime, TARGET) as channel:
+            call: Any = channel.unary_unary("/test.Echo/Unary")(b"x", timeout=PATIENCE)
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE and "ALPN" in await call.details()
+            assert await heard.get() == b""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            heard.put_nowait(await reader.read())
+        except OSError:
+            heard.put_nowait(b"")
+        writer.close()
+
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    source = IdentitySource()
+    source.set(authority.svid("ratings"), authority.ca.bundle)
+    context = source.server_context(MutualTls.STRICT, "http/1.1")
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_what_grpcio_cannot_verify_fails_closed(backend: Start, authority: Authority) -> None:

@@ -170,7 +170,9 @@ class AioRpc:
     # ---- the loop
 
     def _at_once(self) -> bool:
-        """Send a unary call now, if nothing needs to be waited for. A task goes on once the attempt has ended."""
+        """Send a unary call now, if nothing needs to be waited for; False if a task is to go on. Else one does once the
+        attempt has ended, if nobody waits for it.
+        """
         request, snapshot = self._request, self._runtime.snapshot()
         if request is None or not self._unary or self.rpc.request.target not in snapshot.listeners:
             return False
@@ -189,7 +191,9 @@ class AioRpc:
             if call.mirrored:
                 self._mirror(call)
             self.started.set_result(None)
-            attempt.call.add_done_callback(self._unless_awaited)
+            if not isinstance(attempt, WireAttempt):
+                return False  # grpcio's ends only for somebody who reads
+            attempt.add_done_callback(self._unless_awaited)
         return self._begun
 
     def _unless_awaited(self, _: Any) -> None:
