@@ -104,25 +104,22 @@ def client(own: Own, target: str, kind: str, record: CallRecord, ending: Ending)
     return key, labels
 
 
-def server(own: Own, kind: str, connection: Connection, ending: Ending) -> Labelled:
+def server(  # noqa: PLR0917  the fields of its key
+    own: Own, kind: str, connection: Connection, status: int, flags: tuple[Flag, ...], grpc_status: str
+) -> dict[str, str]:
     """What the server reports (``reporter="destination"``). Of the caller it knows what its certificate says."""
-    peer, principal = connection.peer, connection.principal
-    code, flags, grpc_status = code_text(ending.status), flag_letters(ending.flags), ending.grpc_status
-    key = ("destination", own.principal, principal, kind, code, grpc_status, flags)
-
-    def labels() -> dict[str, str]:
-        # The peer's labels travel in no header, but its certificate names its namespace (Istio falls back to it too).
-        source = NOBODY if peer is None else WorkloadLabels(namespace=peer.namespace)
-        name, namespace = own.service or own.labels.canonical_service, own.labels.namespace
-        return {
-            "reporter": "destination",
-            **_side("source", source, principal or UNKNOWN),
-            **_side("destination", own.labels, UNKNOWN if peer is None else own.principal),
-            **_service(f"{name}.{namespace}.svc.cluster.local", name, namespace),
-            **_outcome(kind, code, grpc_status, flags, "none" if peer is None else "mutual_tls"),
-        }
-
-    return key, labels
+    peer = connection.peer
+    # The peer's labels travel in no header, but its certificate names its namespace (Istio falls back to it too).
+    source = NOBODY if peer is None else WorkloadLabels(namespace=peer.namespace)
+    name, namespace = own.service or own.labels.canonical_service, own.labels.namespace
+    security = "none" if peer is None else "mutual_tls"
+    return {
+        "reporter": "destination",
+        **_side("source", source, connection.principal or UNKNOWN),
+        **_side("destination", own.labels, UNKNOWN if peer is None else own.principal),
+        **_service(f"{name}.{namespace}.svc.cluster.local", name, namespace),
+        **_outcome(kind, code_text(status), grpc_status, flag_letters(flags), security),
+    }
 
 
 def _side(side: str, who: WorkloadLabels, principal: str) -> dict[str, str]:

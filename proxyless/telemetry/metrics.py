@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +66,20 @@ class Distribution:
         if value > self.maximum:  # noqa: PLR1730
             self.maximum = value
 
+    def record_all(self, values: Sequence[float]) -> None:
+        """Many at once, at least one."""
+        low, high = min(values), max(values)
+        first = bisect_left(self.bounds, low)
+        if high <= low or first == bisect_left(self.bounds, high):
+            # Sizes are often the same, durations alike.
+            self.buckets[first] += len(values)
+        else:
+            for value in values:
+                self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += sum(values)
+        self.minimum = min(self.minimum, low)
+        self.maximum = max(self.maximum, high)
+
     def copy(self) -> "Distribution":
         other = Distribution(self.bounds)
         other.buckets, other.total = list(self.buckets), self.total
@@ -80,9 +94,12 @@ class Instrument:
 
 
 class Series:
-    """One label set of the four request metrics."""
+    """One label set of the four request metrics.
 
-    __slots__ = ("count", "duration", "labels", "request_bytes", "response_bytes")
+    waiting: requests that are not counted yet, each with its milliseconds and the bytes of request and response.
+    """
+
+    __slots__ = ("count", "duration", "labels", "request_bytes", "response_bytes", "waiting")
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self.labels = dict(labels)
@@ -90,6 +107,18 @@ class Series:
         self.duration = Distribution()
         self.request_bytes = Distribution()
         self.response_bytes = Distribution()
+        self.waiting: list[tuple[float, int, int]] = []
+
+    def settle(self) -> None:
+        """Count those that wait. Other threads may append meanwhile: each step on the list is one C operation."""
+        batch = self.waiting[:]
+        if batch:
+            del self.waiting[: len(batch)]
+            durations, requests, responses = zip(*batch, strict=True)
+            self.count += len(batch)
+            self.duration.record_all(durations)
+            self.request_bytes.record_all(requests)
+            self.response_bytes.record_all(responses)
 
     def copy(self) -> "Series":
         other = Series(self.labels)
@@ -121,7 +150,7 @@ class Metrics:
     def reset(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[Hashable, Series] = {}
-        self._waiting: list[tuple[Callable[..., Labelled], tuple[object, ...], float, int, int]] = []
+        self._later: list[tuple[Callable[..., Labelled], tuple[object, ...], tuple[float, int, int]]] = []
         self.started = time.time_ns()
 
     def record(
@@ -136,38 +165,55 @@ class Metrics:
 
         Not at once: requests come one by one, with other code between, and counting many in a loop costs a fraction.
         """
-        waiting = self._waiting
-        waiting.append((label, told, milliseconds, request_bytes, response_bytes))
+        later = self._later
+        later.append((label, told, (milliseconds, request_bytes, response_bytes)))
         # The lock is not waited for: this may be the thread that has it, ending a call that it forgot to close from
         # within an allocation. Whoever records next, or collects, counts the rest.
+        if len(later) >= _MANY and self._lock.acquire(blocking=False):
+            try:
+                self._name()
+            finally:
+                self._lock.release()
+
+    def series(self, key: Hashable, labels: Callable[..., Mapping[str, str]], *told: object) -> Series:
+        """The series ``key``, whose labels are ``labels(*told)`` if it is new."""
+        found = self._series.get(key)
+        if found is None:
+            if len(self._series) >= self._limit:
+                key, labels, told = "overflow", OVERFLOW.copy, ()
+            found = self._series.setdefault(key, Series(labels(*told)))
+        return found
+
+    def count(self, series: Series, milliseconds: float, request_bytes: int, response_bytes: int) -> None:
+        """As ``record``, for who has the series at hand."""
+        waiting = series.waiting
+        waiting.append((milliseconds, request_bytes, response_bytes))
         if len(waiting) >= _MANY and self._lock.acquire(blocking=False):
             try:
-                self._settle()
+                series.settle()
             finally:
                 self._lock.release()
 
     def collect(self) -> list[Series]:
         """A copy of every series, consistent in itself."""
         with self._lock:
-            self._settle()
-            return [series.copy() for series in self._series.values()]
+            self._name()
+            found = list(self._series.values())
+            for series in found:
+                series.settle()
+            return [series.copy() for series in found]
 
-    def _settle(self) -> None:
-        """The lock is held. Other threads may append meanwhile: each step on the list is one C operation."""
-        count = len(self._waiting)
-        batch = self._waiting[:count]
-        del self._waiting[:count]
-        for label, told, milliseconds, request_bytes, response_bytes in batch:
+    def _name(self) -> None:
+        """Find the series of all that was recorded. The lock is held; others may append, as in ``Series.settle``."""
+        batch = self._later[:]
+        del self._later[: len(batch)]
+        touched: dict[Hashable, Series] = {}
+        for label, told, counted in batch:
             key, labels = label(*told)
-            series = self._series.get(key)
-            if series is None:
-                if len(self._series) >= self._limit:
-                    key, labels = "overflow", OVERFLOW.copy
-                series = self._series.setdefault(key, Series(labels()))
-            series.count += 1
-            series.duration.record(milliseconds)
-            series.request_bytes.record(request_bytes)
-            series.response_bytes.record(response_bytes)
+            series = touched[key] = touched.get(key) or self.series(key, labels)
+            series.waiting.append(counted)
+        for series in touched.values():
+            series.settle()
 
 
 class Resettable(Protocol):

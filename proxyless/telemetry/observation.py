@@ -150,5 +150,6 @@ class ServerObservation:
         """
         if not self._ended:
             self._ended = True
-            ending = Ending(status, tuple(flags), request_bytes, response_bytes, reason, error, grpc_status)
-            self._telemetry.end_server(self, ending)
+            self._telemetry.end_server(
+                self, status, tuple(flags), request_bytes, response_bytes, reason, error, grpc_status
+            )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from proxyless.engine.request import Request
+from proxyless.engine.steps import Flag
 from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry import access_log, grpc_metrics, sampling
 from proxyless.telemetry import labels as label_sets
@@ -201,17 +202,34 @@ class Telemetry:
         seen.method = method
         return seen
 
-    def end_server(self, seen: ServerObservation, ending: Ending) -> None:
+    def end_server(  # noqa: PLR0917  an ``Ending`` by its fields: most requests need none
+        self,
+        seen: ServerObservation,
+        status: int,
+        flags: tuple[Flag, ...],
+        request_bytes: int,
+        response_bytes: int,
+        reason: str,
+        error: str,
+        grpc_status: str,
+    ) -> None:
         """Called by ``ServerObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
-            told = self.own, label_sets.protocol(seen.head), seen.connection, ending
-            self.metrics.record(label_sets.server, told, seconds * 1000, ending.request_bytes, ending.response_bytes)
-        if seen.method and self.grpc is not None:
+            own, connection, kind, metrics = self.own, seen.connection, label_sets.protocol(seen.head), self.metrics
+            # What the series' labels are made of: strings whose hashes are known, and a number.
+            key = "destination", own.principal, connection.principal, kind, status, flags, grpc_status
+            series = metrics.series(key, label_sets.server, own, kind, connection, status, flags, grpc_status)
+            metrics.count(series, seconds * 1000, request_bytes, response_bytes)
+        counted, logged = seen.method and self.grpc is not None, access_log.enabled()
+        if not (counted or logged) and seen.span is None:
+            return
+        ending = Ending(status, flags, request_bytes, response_bytes, reason, error, grpc_status)
+        if counted and self.grpc is not None:
             self.grpc.server_ended(seen.method, ending, seconds)
         if seen.span is not None:
             seen.span.end_server(seen.connection.principal, ending)
-        if access_log.enabled():
+        if logged:
             access_log.inbound(seen, ending, seconds)
 
     # What others read

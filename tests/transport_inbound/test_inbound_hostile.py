@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from inbound_support import SERVER, Authority, TestRuntime
 from uvicorn.config import Config
 
+from proxyless.telemetry.observation import Ending
 from proxyless.transport.inbound import cycle
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.protocol import MAX_PIPELINED, MeshProtocol
@@ -81,9 +82,9 @@ class Client:
             self.admitted.append(seen)
             return seen
 
-        def counted_end(seen: Any, ending: Any) -> None:
+        def counted_end(seen: Any, *ending: Any) -> None:
             self.ended.append(seen)
-            end(seen, ending)
+            end(seen, *ending)
 
         telemetry.begin_server, telemetry.end_server = counted_begin, counted_end  # type: ignore[method-assign]
         self.state = MeshServerState()
@@ -432,9 +433,10 @@ def test_telemetry_knows_why_a_request_was_refused() -> None:
         client = Client(hello)
         end = client.runtime.telemetry.end_server
 
-        def noted(seen: Any, ending: Any) -> None:
+        def noted(seen: Any, *fields: Any) -> None:
+            ending = Ending(*fields)
             reasons.append((ending.status, ending.reason))
-            end(seen, ending)
+            end(seen, *fields)
 
         client.runtime.telemetry.end_server = noted  # type: ignore[method-assign]
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
