@@ -19,23 +19,25 @@ def digits(count: int) -> str:
 
 class Supply(Generic[Id]):
     """Makes many ids at once: from request to request a processor forgets the code that makes one, and making it costs
-    several times as much as in a loop. Any thread may take.
+    several times as much as in a loop. Any thread may take. make: that many of them, of one call of ``digits``.
     """
 
     __slots__ = ("_make", "_ready")
 
-    def __init__(self, make: Callable[[], Id]) -> None:
+    def __init__(self, make: Callable[[int], list[Id]]) -> None:
         self._make = make
         self._ready: list[Id] = []
         os.register_at_fork(after_in_child=self._ready.clear)
 
     def take(self) -> Id:
-        if not self._ready:
-            self._ready += [self._make() for _ in range(_MANY)]
         try:
             return self._ready.pop()
-        except IndexError:  # another thread was faster
-            return self._make()
+        except IndexError:
+            made = self._make(_MANY)
+            # Kept back before the others can be taken: another thread could be faster.
+            mine = made.pop()
+            self._ready += made
+            return mine
 
 
 # A forked child would repeat its parent's.

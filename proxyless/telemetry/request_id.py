@@ -12,13 +12,17 @@ _ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,256}\Z")
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-def _uuid() -> str:
+def _uuids(count: int) -> list[str]:
     """Random, version 4, as Envoy makes them."""
-    text = digits(32)
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+    text = digits(32 * count)
+    return [
+        f"{text[at : at + 8]}-{text[at + 8 : at + 12]}-4{text[at + 13 : at + 16]}-"
+        f"{_VARIANT[text[at + 16]]}{text[at + 17 : at + 20]}-{text[at + 20 : at + 32]}"
+        for at in range(0, len(text), 32)
+    ]
 
 
-new_request_id = Supply(_uuid).take
+new_request_id = Supply(_uuids).take
 
 
 def acceptable(value: str) -> bool:

@@ -27,8 +27,8 @@ from proxyless.telemetry.trace_context import (
     TraceContext,
     extract,
     inject,
-    new_ids,
     new_span_id,
+    new_trace,
 )
 from proxyless.telemetry.workload import describe
 
@@ -258,8 +258,10 @@ class Telemetry:
         Without a span of ours the parent goes on as it came, so that what follows hangs under a span that exists.
         """
         if parent is None:
-            trace_id, span_id = new_ids()
-            trace = TraceContext(trace_id, span_id, self._sampling.decide(trace_id, decided), "", formats)
+            trace = new_trace()
+            sampled = self._sampling.decide(trace.trace_id, decided)
+            if sampled or formats is not Formats.NONE:
+                trace = trace._replace(sampled=sampled, formats=formats)
         else:
             sampled = self._sampling.decide(parent.trace_id, decided)
             trace = parent if sampled == parent.sampled else parent._replace(sampled=sampled)

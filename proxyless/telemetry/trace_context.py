@@ -54,10 +54,13 @@ class TraceContext(NamedTuple):
     debug: bool = False
 
 
-def _ids() -> tuple[str, str]:
-    text = digits(48)
+def _traces(count: int) -> list[TraceContext]:
+    text = digits(48 * count)
     # All zeros is no id: it comes once in 2**64 times.
-    return text[:32], text[32:] if text[32:] != _NO_SPAN else new_span_id()
+    return [
+        TraceContext(text[at : at + 32], span_id if (span_id := text[at + 32 : at + 48]) != _NO_SPAN else new_span_id())
+        for at in range(0, len(text), 48)
+    ]
 
 
 def new_span_id() -> str:
@@ -65,8 +68,8 @@ def new_span_id() -> str:
 
 
 _NO_SPAN = "0" * 16
-# Of a trace that starts here, and of the first span in it.
-new_ids = Supply(_ids).take
+# One that starts here, and the first span in it; whether it is sampled is still to be decided.
+new_trace = Supply(_traces).take
 
 
 class Incoming(NamedTuple):

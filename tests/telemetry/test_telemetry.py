@@ -26,7 +26,7 @@ from proxyless.telemetry.metrics import BOUNDS, Labelled, Metrics
 from proxyless.telemetry.observation import Connection
 from proxyless.telemetry.request_id import new_request_id
 from proxyless.telemetry.telemetry import Telemetry
-from proxyless.telemetry.trace_context import TraceContext, new_ids
+from proxyless.telemetry.trace_context import TraceContext, new_trace
 
 T, S = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PEER = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
@@ -303,11 +303,11 @@ def test_forked_child_starts_from_zero() -> None:
 
 
 def test_a_forked_child_makes_other_ids() -> None:
-    new_request_id(), new_ids()  # there is a supply of both now
+    new_request_id(), new_trace()  # there is a supply of both now
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, f"{new_request_id()} {new_ids()[0]}".encode())
+        os.write(writing, f"{new_request_id()} {new_trace().trace_id}".encode())
         os._exit(0)
     os.close(writing)
     assert os.waitpid(child, 0)[1] == 0
@@ -315,7 +315,7 @@ def test_a_forked_child_makes_other_ids() -> None:
     os.close(reading)
     assert len(theirs) == 2
     assert theirs[0] not in {new_request_id() for _ in range(200)}
-    assert theirs[1] not in {new_ids()[0] for _ in range(200)}
+    assert theirs[1] not in {new_trace().trace_id for _ in range(200)}
 
 
 def test_disabled_sdk_records_nothing_but_propagates() -> None:
