@@ -58,21 +58,21 @@ def serve_from_here(context: RequestContext) -> None:
     """As ``serving``, in a task that does nothing else: what is set ends with it, so nothing is put back."""
     current.set(context)
     if _API in sys.modules:
-        _attach(context.trace)
+        attach, with_span, served_span, _ = _open_telemetry()
+        attach(with_span(served_span(context.trace)))
 
 
 def _attach(trace: TraceContext) -> Callable[[], None]:
-    api = sys.modules[_API]
-    # The API imports it itself.
-    otel_context = sys.modules["opentelemetry.context"]
-    token = otel_context.attach(api.set_span_in_context(_span_class()(trace)))
-    return functools.partial(otel_context.detach, token)
+    attach, with_span, served_span, detach = _open_telemetry()
+    return functools.partial(detach, attach(with_span(served_span(trace))))
 
 
 @functools.cache
-def _span_class() -> type[Any]:
-    """OpenTelemetry is imported only if the application, or an exporter, has done so."""
+def _open_telemetry() -> tuple[Callable[[Any], Any], Callable[[Any], Any], type[Any], Callable[[Any], None]]:
+    """What a request needs of it; it is imported only if the application, or an exporter, has done so."""
     api = sys.modules[_API]
+    # The API imports it itself.
+    otel_context = sys.modules["opentelemetry.context"]
 
     class ServedSpan(api.NonRecordingSpan):  # type: ignore[misc, name-defined]
         """Our server span to the application's OpenTelemetry, in its terms once it asks: most requests never do."""
@@ -93,4 +93,4 @@ def _span_class() -> type[Any]:
         def __repr__(self) -> str:
             return f"ServedSpan({self.served!r})"
 
-    return ServedSpan
+    return otel_context.attach, api.set_span_in_context, ServedSpan, otel_context.detach

@@ -116,14 +116,22 @@ def extract(headers: Iterable[tuple[str, str]]) -> Incoming:
     return Incoming(context, sampled, formats)
 
 
+def traceparent(context: TraceContext) -> str:
+    """The value of the header that always goes out."""
+    return f"00-{context.trace_id}-{context.span_id}-0{'1' if context.sampled else '0'}"
+
+
 def inject(context: TraceContext) -> list[tuple[str, str]]:
     """The header lines that carry ``context``."""
-    flag = "1" if context.sampled else "0"
-    lines = [("traceparent", f"00-{context.trace_id}-{context.span_id}-0{flag}")]
-    if context.state:
-        lines.append(("tracestate", context.state))
+    return [("traceparent", traceparent(context)), *inject_further(context)]
+
+
+def inject_further(context: TraceContext) -> list[tuple[str, str]]:
+    """Those of them beside ``traceparent``; most contexts have none."""
+    lines = [("tracestate", context.state)] if context.state else []
     if context.formats is Formats.NONE:
         return lines
+    flag = "1" if context.sampled else "0"
     if Formats.B3_SINGLE in context.formats:
         lines.append(("b3", f"{context.trace_id}-{context.span_id}-{'d' if context.debug else flag}"))
     if Formats.B3_MULTI in context.formats:

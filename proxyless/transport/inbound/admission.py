@@ -12,7 +12,7 @@ from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.telemetry.trace_context import inject
+from proxyless.telemetry.trace_context import inject_further, traceparent
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
@@ -69,11 +69,15 @@ def application_headers(request: ServedRequest, seen: ServerObservation) -> list
     Anew: the application may write to them, and telemetry still reads its own.
     """
     context = seen.context
-    return [
+    trace = context.trace
+    lines = [
         *request.kept,
         (b"x-request-id", context.request_id.encode("ascii")),
-        *[(name.encode("ascii"), value.encode("latin-1")) for name, value in inject(context.trace)],
+        (b"traceparent", traceparent(trace).encode("ascii")),
     ]
+    if further := inject_further(trace):
+        lines += [(name.encode("ascii"), value.encode("latin-1")) for name, value in further]
+    return lines
 
 
 async def refuse(scope: Scope, send: Send, reply: Respond, seen: ServerObservation) -> None:

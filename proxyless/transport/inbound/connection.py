@@ -30,7 +30,7 @@ class Connection:
 
     tls_extension: the ``tls`` extension of the ASGI scope, None over plaintext. local, remote: ``host:port``.
     not_after: Unix seconds at which the peer's certificate ends, None without one.
-    Worked out of these, once: observed, for telemetry; element, of ``x-forwarded-client-cert``,  without a peer.
+    Worked out of these, once: observed, for telemetry; element, of ``x-forwarded-client-cert``, "" without a peer.
     """
 
     caller: Caller
@@ -42,6 +42,7 @@ class Connection:
     not_after: float | None = None
     observed: Observed = field(init=False, repr=False, compare=False)
     element: str = field(init=False, repr=False, compare=False)
+    _ours: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         peer = self.caller.peer
@@ -50,16 +51,19 @@ class Connection:
         element = f"By={self.local_id};Hash={self.certificate_hash};URI={principal}" if principal else ""
         object.__setattr__(self, "observed", observed)
         object.__setattr__(self, "element", element)
+        ours = {"peer": principal or None, "tls": self.caller.tls, "connection": self, "handled": False}
+        object.__setattr__(self, "_ours", ours)
 
     def extensions(self, *, handled: bool = False) -> dict[str, Any]:
         """For one request: fresh, since an application may write to it.
 
         handled: it has been judged, so a mesh inside the application leaves it alone.
         """
-        ours = {"peer": self.observed.principal or None, "tls": self.caller.tls, "connection": self, "handled": handled}
+        ours = self._ours.copy()
+        ours["handled"] = handled
         if self.tls_extension is None:
             return {EXTENSION: ours}
-        return {"tls": dict(self.tls_extension), EXTENSION: ours}
+        return {"tls": self.tls_extension.copy(), EXTENSION: ours}
 
 
 def examine(

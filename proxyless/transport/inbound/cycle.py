@@ -162,22 +162,17 @@ class Cycle:
     def _scope(self, seen: ServerObservation) -> Scope:
         """ASGI's, all of it the application's to write to."""
         protocol, request, target = self._protocol, self._request, self._target
-        return {
-            "type": "http",
-            "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
-            "http_version": self._version,
-            "server": protocol.server,
-            "client": protocol.client,
-            "scheme": protocol.scheme,
-            "root_path": "",
-            "method": request.method,
-            "path": target.path,
-            "raw_path": target.raw_path,
-            "query_string": self._query,
-            "headers": application_headers(request, seen),
-            "state": protocol.app_state.copy(),
-            "extensions": protocol.facts.extensions(handled=True),
-        }
+        scope = protocol.common_scope.copy()
+        scope["asgi"] = scope["asgi"].copy()
+        scope["http_version"] = self._version
+        scope["method"] = request.method
+        scope["path"] = target.path
+        scope["raw_path"] = target.raw_path
+        scope["query_string"] = self._query
+        scope["headers"] = application_headers(request, seen)
+        scope["state"] = protocol.app_state.copy()
+        scope["extensions"] = protocol.facts.extensions(handled=True)
+        return scope
 
     async def receive(self) -> Message:
         """ASGI's ``receive``."""

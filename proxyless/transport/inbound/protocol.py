@@ -60,6 +60,7 @@ class MeshProtocol(HttpToolsProtocol):
         "_runtime",
         "_unheard",
         "_waiting",
+        "common_scope",
         "facts",
         "port",
     )
@@ -108,6 +109,17 @@ class MeshProtocol(HttpToolsProtocol):
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self.port = port = (self.server[1] if self.server else None) or 0
         self._context = contextvars.copy_context()
+        # Of every request, with places for what differs: copying a dictionary is cheaper than making one.
+        self.common_scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            **dict.fromkeys(("method", "path", "raw_path", "query_string", "headers", "state", "extensions")),
+        }
         try:
             self.facts = examine(
                 tls,
