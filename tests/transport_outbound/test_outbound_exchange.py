@@ -5,6 +5,7 @@ import socket
 from typing import Any
 
 import pytest
+from http2_support import echo2, mesh2
 from outbound_support import (
     CLIENTS,
     TARGET,
@@ -690,20 +691,23 @@ def test_redirects_are_the_librarys(which: Which) -> None:
     run(scenario())
 
 
-def test_trace_events_are_httpcores(which: Which) -> None:
-    """The same names in the same order as the plain client's, over the whole life of a connection."""
+@pytest.mark.parametrize("http2", [False, True], ids=["http/1.1", "http/2"])
+def test_trace_events_are_httpcores(which: Which, http2: bool) -> None:
+    """The same names and facts in the same order as the plain client's, over the whole life of a connection."""
 
-    async def events_of(client: Any, is_async: bool, url: str) -> list[tuple[str, frozenset[str]]]:
-        events: list[tuple[str, frozenset[str]]] = []
+    async def events_of(client: Any, is_async: bool, url: str) -> list[tuple[str, frozenset[str], object]]:
+        events: list[tuple[str, frozenset[str], object]] = []
 
         def trace(name: str, info: dict[str, Any]) -> None:
-            events.append((name, frozenset(info)))
+            events.append((name, frozenset(info), info.get("stream_id")))
             if name == "connection.connect_tcp.complete":
                 assert info["return_value"].get_extra_info("server_addr")[0] == "127.0.0.1"
             if name == "http11.receive_response_headers.complete":
                 version, status, reason, headers = info["return_value"]
                 assert (version, status, reason) == (b"HTTP/1.1", 200, b"OK")
                 assert headers == [(b"content-length", headers[0][1])]
+            if name == "http2.receive_response_headers.complete":
+                assert info["return_value"] == (200, [])
 
         async def atrace(name: str, info: dict[str, Any]) -> None:
             trace(name, info)
@@ -716,18 +720,20 @@ def test_trace_events_are_httpcores(which: Which) -> None:
         return events
 
     async def scenario() -> None:
-        with mesh(echo) as (server, runtime):
+        with mesh2(echo2) if http2 else mesh(echo) as (server, runtime):
             async with Client(*which, runtime) as client:
                 ours = await events_of(client.client, client.is_async, URL)
             url = f"http://127.0.0.1:{server.port}/"
+            spoken = {"http1": not http2, "http2": http2}
             if client.is_async:
-                async with client.module.AsyncClient() as plain:
+                async with client.module.AsyncClient(**spoken) as plain:
                     theirs = await events_of(plain, True, url)
             else:
                 # The plain client blocks, and the server has a thread of its own.
-                with client.module.Client() as plain:
+                with client.module.Client(**spoken) as plain:
                     theirs = await events_of(plain, False, url)
-        assert ours == theirs
+        # Ours has the server's settings before the connection serves a request.
+        assert ours == [one for one in theirs if not one[0].startswith("http2.receive_remote_settings.")]
 
     run(scenario())
 

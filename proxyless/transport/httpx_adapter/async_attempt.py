@@ -59,8 +59,6 @@ class AsyncExchange:
             queued = time.monotonic()
             if record.reused:
                 record.queue = queued - started
-            if trace is not None:
-                await trace.start(events.HEADERS)
             if isinstance(connection, AsyncStream):
                 fields = request_head(
                     method=step.method,
@@ -71,7 +69,12 @@ class AsyncExchange:
                     framing=framing,
                 )
                 connection.start(step.method, fields, body, framing, write_timeout=self.limits.write)
+                if trace is not None:
+                    await trace.opened(connection.id, fresh=not record.reused)
             else:
+                if trace is not None:
+                    trace.on_http1()
+                    await trace.start(events.HEADERS)
                 connection.start(
                     step.method,
                     head,
@@ -86,11 +89,7 @@ class AsyncExchange:
             self.touched = self._content is None
             written = time.monotonic()
             if trace is not None:
-                # The body goes out with the head or beside what follows; there is no moment between them to tell of.
-                await trace.done()
-                await trace.start(events.BODY)
-                await trace.done()
-                await trace.start(events.RESPONSE)
+                await trace.sent()
             answer = await connection.read_head(deadline, self.limits.read)
             written = connection.sent_at or written
             record.send, record.wait = written - queued, time.monotonic() - written

@@ -77,7 +77,7 @@ class AsyncBody:
         trace = self._trace if self._exchange.connection is not None else None
         if trace is not None:
             try:
-                await trace.start(events.CLOSED, {})
+                await trace.start(events.CLOSED)
             finally:
                 self._end(None)
             await trace.done()

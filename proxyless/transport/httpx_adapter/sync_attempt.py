@@ -58,8 +58,6 @@ class SyncExchange:
             queued = time.monotonic()
             if record.reused:
                 record.queue = queued - started
-            if trace is not None:
-                trace.start(events.HEADERS)
             self.touched = self._content is None
             if isinstance(connection, BlockingStream):
                 fields = request_head(
@@ -71,7 +69,12 @@ class SyncExchange:
                     framing=framing,
                 )
                 connection.start(step.method, fields, body, framing, write_timeout=self.limits.write, deadline=deadline)
+                if trace is not None:
+                    trace.opened(connection.id, fresh=not record.reused)
             else:
+                if trace is not None:
+                    trace.on_http1()
+                    trace.start(events.HEADERS)
                 connection.start(
                     step.method,
                     head,
@@ -86,11 +89,7 @@ class SyncExchange:
             written = time.monotonic()
             record.send = written - queued
             if trace is not None:
-                # Head and body are one write, or the body follows at once; there is no moment between them to tell of.
-                trace.done()
-                trace.start(events.BODY)
-                trace.done()
-                trace.start(events.RESPONSE)
+                trace.sent()
             answer = connection.read_head(deadline, self.limits.read)
             record.wait = time.monotonic() - written
             if trace is not None:

@@ -66,7 +66,7 @@ class SyncBody:
         trace = self._trace if self._exchange.connection is not None else None
         if trace is not None:
             try:
-                trace.start(events.CLOSED, {})
+                trace.start(events.CLOSED)
             finally:
                 self._end(None)
             trace.done()
