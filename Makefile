@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-grpc bench-control-plane clean help
+.PHONY: demo test lint bench bench-grpc bench-control-plane bench-rotation clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -41,6 +41,9 @@ bench: $(READY)  ## what a request costs, beside plain clients and a pair of Env
 bench-grpc: $(READY)  ## what a gRPC call costs, beside grpcio, its own xDS and a pair of Envoys (ARGS=--quick takes 2 minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m benchmarks.grpc_calls $(ARGS)
+
+bench-rotation: $(READY)  ## p99 while certificates change, and that no request fails
+	@$(BIN)/python -m benchmarks.rotation $(ARGS)
 
 clean:  ## remove everything the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
