@@ -8,6 +8,15 @@ client = httpx.AsyncClient(transport=mesh.async_transport())
 
 from proxyless.mesh import Mesh
 from proxyless.model.errors import ConfigurationError, IdentityError, NotReadyError, ProxylessError
+from proxyless.telemetry.load_recorders import call_metrics
 
 __version__ = "0.1.0"
-__all__ = ["ConfigurationError", "IdentityError", "Mesh", "NotReadyError", "ProxylessError", "__version__"]
+__all__ = [
+    "ConfigurationError",
+    "IdentityError",
+    "Mesh",
+    "NotReadyError",
+    "ProxylessError",
+    "__version__",
+    "call_metrics",
+]

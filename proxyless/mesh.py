@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from proxyless.engine.explanation import Explanation
+    from proxyless.telemetry.load_recorders import ServerMetricRecorder
     from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
     from proxyless.transport.grpc_server.server import MeshGrpcServer
     from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
@@ -182,6 +183,24 @@ class Mesh:
         return MeshGrpcServer(
             self.runtime, migration_thread_pool, handlers, interceptors, options, maximum_concurrent_rpcs, compression
         )
+
+    def add_load_reports(self, server: "MeshGrpcServer", *, min_interval: float = 30.0) -> None:
+        """Have ``server``, one of ``grpc_server``, tell its load out of band (gRPC's OpenRcaService).
+
+        As health and reflection it is up to you on a server of your own; ``proxyless serve --grpc`` adds it. What it
+        tells is ``server_metrics``. min_interval: seconds between the reports of a stream at least (gRFC A51).
+        """
+        from proxyless.transport.grpc_server.load_reports import add_open_rca
+
+        add_open_rca(server, self.server_metrics, min_interval)
+
+    @property
+    def server_metrics(self) -> "ServerMetricRecorder":
+        """The load of this process's servers as it tells it: measured, or as you set it (ORCA, gRFC A51).
+
+        What one request costs goes to ``proxyless.call_metrics()``.
+        """
+        return self.runtime.telemetry.server_metrics
 
     def grpc_interceptor(self, port: int | None = None) -> "ForeignInterceptor":
         """A server interceptor for a ``grpc.server`` that you start yourself: policy, telemetry and context.

@@ -203,6 +203,14 @@ class Metrics:
                 series.settle()
             return [series.copy() for series in found]
 
+    def counts(self) -> list[tuple[Mapping[str, str], int]]:
+        """The labels of every series, and how many requests it has."""
+        with self._lock:
+            self._name()
+            for series in self._series.values():
+                series.settle()
+            return [(series.labels, series.count) for series in self._series.values()]
+
     def _name(self) -> None:
         """Find the series of all that was recorded. The lock is held; others may append, as in ``Series.settle``."""
         batch = self._later[:]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag
+from proxyless.model.load_report import LoadReport
 from proxyless.model.spiffe import SpiffeId
 from proxyless.telemetry.context import RequestContext
 from proxyless.telemetry.trace_context import TraceContext
@@ -132,6 +133,10 @@ class ServerObservation:
         self.context = context
         self.span = span
         self.started = time.monotonic()
+
+    def load(self) -> LoadReport | None:
+        """What the answer tells the caller of this server's load; None, as it mostly is, for nothing."""
+        return self._telemetry.server_metrics.of_call(self.context.metrics)
 
     def end(
         self,

@@ -17,6 +17,8 @@ from proxyless.telemetry.application import application_span
 from proxyless.telemetry.context import RequestContext, current
 from proxyless.telemetry.deadline import TIMEOUT_HEADERS, patience
 from proxyless.telemetry.exporters import metrics_exporters, traces_exporters
+from proxyless.telemetry.grpc_status import SERVER_ERRORS, status_name
+from proxyless.telemetry.load_recorders import ServerMetricRecorder
 from proxyless.telemetry.metrics import Metrics
 from proxyless.telemetry.observation import ClientObservation, Connection, Ending, ServerObservation
 from proxyless.telemetry.request_id import acceptable, new_request_id
@@ -74,6 +76,7 @@ class Telemetry:
         self._enabled = self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
         self.grpc = grpc_metrics.from_environment(self._environ) if self._enabled else None
         self._sampling = sampling.from_environment(self._environ)
+        self.server_metrics = ServerMetricRecorder(self._served)
         self._prometheus: Prometheus | None = None
         self._exports: Exports | None = None
         # Read early, imported only if something is to be pushed: the SDK takes longer to import than we do.
@@ -231,6 +234,17 @@ class Telemetry:
             seen.span.end_server(seen.connection.principal, ending)
         if logged:
             access_log.inbound(seen, ending, seconds)
+
+    def _served(self) -> tuple[int, int]:
+        """How many requests this workload has served, and to how many of them its answer was an error of its own."""
+        requests = errors = 0
+        for labels, count in self.metrics.counts():
+            if labels.get("reporter") == "destination":
+                requests += count
+                code, grpc_status = labels["response_code"], labels["grpc_response_status"]
+                if code[0] == "5" or (grpc_status and status_name(grpc_status) in SERVER_ERRORS):
+                    errors += count
+        return requests, errors
 
     # What others read
 

@@ -10,12 +10,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from local_mesh import LocalMesh, until
+from xds.data.orca.v3.orca_load_report_pb2 import OrcaLoadReport
+from xds.service.orca.v3.orca_pb2 import OrcaLoadReportRequest
 
 import proxyless
 from proxyless.envoy.free_ports import choose_ports
 from proxyless.model.errors import ConfigurationError
 from proxyless.transport.grpc_server.servicers import load_servicer
 
+RCA = "xds.service.orca.v3.OpenRcaService"
 APPS = Path(__file__).parent / "apps"
 STRICT = """
 apiVersion: security.istio.io/v1
@@ -62,14 +65,18 @@ def test_a_servicer_in_the_mesh(local: LocalMesh, pb2: Any, tmp_path: Path) -> N
         assert answer.message == "hello you"
         assert answer.peer == "spiffe://cluster.local/ns/default/sa/default"
         assert hello(plain, pb2).peer == ""
-        # Health and reflection, without a word of the servicer.
+        # Health, load reports and reflection, without a word of the servicer.
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "test.Greeter"):
             status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status
             assert status == health_pb2.HealthCheckResponse.SERVING
-        assert {"test.Greeter", "grpc.health.v1.Health"} <= set(
+        assert {"test.Greeter", "grpc.health.v1.Health", RCA} <= set(
             ProtoReflectionDescriptorDatabase(channel).get_services()
         )
+        reports = channel.unary_stream(
+            f"/{RCA}/StreamCoreMetrics", OrcaLoadReportRequest.SerializeToString, OrcaLoadReport.FromString
+        )(OrcaLoadReportRequest(), timeout=300)
+        assert 0 < next(reports).mem_utilization < 1
         (tmp_path / "strict.yaml").write_text(STRICT)
         local.run("apply", "-f", str(tmp_path / "strict.yaml"), "--wait")
 
@@ -97,6 +104,7 @@ def test_a_servicer_in_the_mesh(local: LocalMesh, pb2: Any, tmp_path: Path) -> N
         finally:
             go.touch()
         assert slow.result().message == "slow"
+        assert list(reports) == []  # its end is no error
         assert process.wait(60) == 0
 
 

@@ -212,6 +212,7 @@ def _gone(context: Any) -> bool:
 
 
 def _end(rpc: Rpc, context: MeshContext, error: BaseException | None, *, gone: bool) -> None:
+    context.tell_load()
     if error is None:
         rpc.end(context.status, gone=gone)
     else:

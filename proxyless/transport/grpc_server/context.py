@@ -5,7 +5,7 @@ Names and values of ``auth_context`` are gRPC's (grpc_security_constants.h), as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from proxyless.transport.inbound.connection import Connection
@@ -22,13 +22,25 @@ class Metadatum(NamedTuple):
 
 
 class MeshContext:
-    """Everything that is not here is grpcio's. status: what the servicer has set, as a number; 0 is OK."""
+    """Everything that is not here is grpcio's. status: what the servicer has set, as a number; 0 is OK.
 
-    def __init__(self, context: Any, facts: Connection, peer: str, metadata: tuple[Metadatum, ...]) -> None:
+    load: what the RPC's end tells of the server's load.
+    """
+
+    def __init__(
+        self,
+        context: Any,
+        facts: Connection,
+        peer: str,
+        metadata: tuple[Metadatum, ...],
+        load: Callable[[], tuple[Metadatum, ...]],
+    ) -> None:
         self._context = context
         self._facts = facts
         self._peer = peer
         self._metadata = metadata
+        self._load = load
+        self._trailing: tuple[Any, ...] = ()
         self.status = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -57,6 +69,17 @@ class MeshContext:
             found[SAN] = found[_SPIFFE] = identities
         return found
 
+    def tell_load(self) -> None:
+        """As the RPC ends, once: adds it to the trailing metadata, which may be the servicer's own."""
+        load, self._load = self._load(), tuple
+        if load:
+            self.set_trailing_metadata((*self._trailing, *load))
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        # Remembered: functions in an async server cannot ask grpcio what they have set.
+        self._trailing = tuple(trailing_metadata or ())
+        self._context.set_trailing_metadata(self._trailing)
+
     def set_code(self, code: Any) -> None:
         self.status = number(code)
         self._context.set_code(code)
@@ -67,7 +90,10 @@ class AsyncContext(MeshContext):
 
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         self.status = number(code)
-        await self._context.abort(code, details, trailing_metadata)
+        if trailing_metadata:
+            self.set_trailing_metadata(trailing_metadata)
+        self.tell_load()
+        await self._context.abort(code, details)
         raise AssertionError("abort raises")
 
     async def abort_with_status(self, status: Any) -> NoReturn:
@@ -80,12 +106,13 @@ class SyncContext(MeshContext):
 
     def abort(self, code: Any, details: str) -> NoReturn:
         self.status = number(code)
+        self.tell_load()
         self._context.abort(code, details)
         raise AssertionError("abort raises")
 
     def abort_with_status(self, status: Any) -> NoReturn:
         """With a ``grpc.Status``. In an async server grpcio does not have it."""
-        self._context.set_trailing_metadata(tuple(status.trailing_metadata or ()))
+        self.set_trailing_metadata(status.trailing_metadata)
         self.abort(status.code, status.details)
 
 

@@ -67,7 +67,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             sizes=sizes,
             problem=problem,
         )
-        return rpc, (served.facts, _peer(served.facts.remote), rpc.metadata)
+        return rpc, (served.facts, _peer(served.facts.remote), rpc.metadata, rpc.load)
 
 
 class ForeignInterceptor(grpc.ServerInterceptor):
@@ -98,7 +98,7 @@ class ForeignInterceptor(grpc.ServerInterceptor):
             waits=context.time_remaining(),
             sizes=sizes,
         )
-        return rpc, (served.facts, peer, rpc.metadata)
+        return rpc, (served.facts, peer, rpc.metadata, rpc.load)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -12,6 +12,7 @@ from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
 from proxyless.model.inbound import InboundListener
+from proxyless.model.load_report import BINARY
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.grpc_metrics import OTHER
 from proxyless.telemetry.labels import flag_letters
@@ -20,6 +21,7 @@ from proxyless.telemetry.telemetry import READ_HEADERS
 from proxyless.telemetry.trace_context import TRACE_HEADERS, inject
 from proxyless.transport.grpc_server.callers import Served
 from proxyless.transport.grpc_server.context import Metadatum
+from proxyless.transport.grpc_server.load_reports import message
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import XFCC, believable, client_cert
 from proxyless.transport.inbound.head import path_problem
@@ -110,6 +112,11 @@ class Rpc:
     def serving(self) -> serving:
         """Calls made in the block continue this RPC."""
         return serving(self._seen.context)
+
+    def load(self) -> tuple[Metadatum, ...]:
+        """What the trailing metadata tells of the server's load, mostly nothing."""
+        report = self._seen.load()
+        return () if report is None else (Metadatum(BINARY, message(report).SerializeToString()),)
 
     def end(self, status: int, *, gone: bool = False, error: str = "") -> None:
         """status: gRPC's. gone: the caller went, or its deadline came. error: the servicer's exception, by name."""

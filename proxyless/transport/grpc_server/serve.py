@@ -11,6 +11,8 @@ from typing import Any
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from proxyless.transport.grpc_server import load_reports
+from proxyless.transport.grpc_server.load_reports import add_open_rca
 from proxyless.transport.grpc_server.server import GrpcRuntime, MeshGrpcServer
 from proxyless.transport.grpc_server.servicers import Register
 from proxyless.transport.inbound.metrics_endpoint import MetricsEndpoint
@@ -35,7 +37,8 @@ async def serve_grpc(
 
     ports: name ("" for an unnamed one, which is registered as ``grpc``) to number, 0 for any free one. metrics_port: on
     loopback; 0 for any free one, None for none. on_serving: called once it is registered and serves. Health
-    (grpc.health.v1) and reflection are added. Raises ConfigurationError for a port that cannot be bound.
+    (grpc.health.v1), load reports (OpenRcaService) and reflection are added. Raises ConfigurationError for a port that
+    cannot be bound.
     """
     loop = asyncio.get_running_loop()
     server = MeshGrpcServer(runtime)
@@ -44,7 +47,9 @@ async def serve_grpc(
     names = tuple(server.services)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    add_open_rca(server, runtime.telemetry.server_metrics)
+    own = (health.SERVICE_NAME, load_reports.SERVICE, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection((*names, *own), server)
     signals = asyncio.Queue[None]()
     serving = False
 

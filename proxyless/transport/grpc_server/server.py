@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,6 +71,8 @@ class MeshGrpcServer(grpc.aio.Server):
     ) -> None:
         self._runtime = runtime
         self._callers = Callers()
+        # Told that the server is about to stop: who has streams without an end would be waited for.
+        self.on_stop: list[Callable[[], object]] = []
         # Names of the services that were added, as far as handlers tell them.
         self.services: list[str] = []
         by_name = not interceptors and all(map(_is_by_name, handlers or ()))
@@ -187,6 +189,8 @@ class MeshGrpcServer(grpc.aio.Server):
             await self._inner.stop(grace)
             return
         self._stopping = True
+        for end in self.on_stop:
+            end()
         ends = time.monotonic() + (grace or 0)
         ports = tuple(self.ports.values())
         if grace and self._loops:
