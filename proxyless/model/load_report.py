@@ -1,5 +1,6 @@
 """What a server says of its load: ORCA's report (xds.data.orca.v3.OrcaLoadReport, gRFC A51)."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -38,6 +39,12 @@ class LoadReport:
             {**base.utilization, **self.utilization},
             {**base.named_metrics, **self.named_metrics},
         )
+
+    def header(self) -> str:
+        """As the value of ``HEADER``: JSON, which has room for all of it and people can read."""
+        told: dict[str, object] = {name: value for name, ours in NUMBERS.items() if (value := getattr(self, ours))}
+        told |= {name: dict(values) for name in MAPS if (values := getattr(self, name))}
+        return f"JSON {json.dumps(told)}"
 
 
 # The message's names for our fields, in its order: those of one number, and the maps.

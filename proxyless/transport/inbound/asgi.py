@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from proxyless.engine.caller import Caller
 from proxyless.engine.steps import Flag
+from proxyless.model.load_report import HEADER
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.transport.inbound.admission import (
@@ -22,6 +23,8 @@ from proxyless.transport.inbound.admission import (
 )
 from proxyless.transport.inbound.connection import EXTENSION, Connection
 from proxyless.transport.inbound.runtime import InboundRuntime
+
+_LOAD = HEADER.encode()
 
 
 class MeshASGI:
@@ -130,6 +133,8 @@ class _Http(_Exchange):
             for name, value in message.get("headers", ()):
                 if name == b"grpc-status":
                     self.grpc_status = bytes(value).decode("latin-1")[:3]
+            if (load := self._seen.load()) is not None:
+                message = {**message, "headers": [*message.get("headers", ()), (_LOAD, load.header().encode())]}
         elif kind == "http.response.body":
             self.sent += len(message.get("body", b""))
             if not message.get("more_body", False):

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxyless.engine.steps import Flag
+from proxyless.model.load_report import HEADER
 from proxyless.telemetry.application import serve_from_here
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.transport.inbound.admission import Message, Scope, application_headers, judge, refuse
@@ -32,6 +33,7 @@ BODY_TIMEOUT = 300.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = b"Internal Server Error"
 _NO_BODY = frozenset({204, 304})
+_LOAD = HEADER.encode()
 
 
 class Cycle:
@@ -266,6 +268,8 @@ class Cycle:
         if self._left is None and not self._chunked and not self._no_body and version != "1.0":
             self._chunked = True
             content.append(b"transfer-encoding: chunked\r\n")
+        if self._seen is not None and (load := self._seen.load()) is not None:
+            content.append(b"%b: %b\r\n" % (_LOAD, load.header().encode()))
         content.append(b"\r\n")
         self._started, self._continue = True, False
         self.status = status

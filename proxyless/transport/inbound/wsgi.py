@@ -19,6 +19,7 @@ from proxyless.engine.paths import normalised
 from proxyless.engine.replies import respond
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Flag, Respond
+from proxyless.model.load_report import HEADER
 from proxyless.telemetry.application import serving
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import Connection, ServerObservation
@@ -190,6 +191,8 @@ class _Response:
 
     def _start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
         self._status = int(status[:3]) if status[:3].isdigit() else 0
+        if (load := self._seen.load()) is not None:
+            headers = [*headers, (HEADER, load.header())]
         write = self._start_response(status, headers, *exc_info)
 
         def counted(data: bytes) -> object:
