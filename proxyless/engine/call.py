@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from proxyless.engine import fault, hygiene, mutations, replies, retry, rewrite
+from proxyless.engine import fault, hygiene, load_reports, mutations, replies, retry, rewrite
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
 from proxyless.engine.decision import Decision
 from proxyless.engine.hashing import NO_HASH, RequestHash, request_hash
@@ -123,6 +123,8 @@ class Call:
         cluster = record.cluster
         if cluster is not None and cluster.outlier_detection is not None and self._state is not None:
             self._state.report(cluster, attempt.endpoint, outcome, now, grpc=replies.is_grpc(self._request))
+        if cluster is not None and cluster.load_weighting is not None and isinstance(outcome, Answered):
+            self.loaded(outcome.headers)
         if self._retry_hold is not None:
             self._retry_hold.release()
         if self._retries(outcome, now):
@@ -132,6 +134,23 @@ class Call:
             return
         self._release()
         self._next = lambda: self._failed(outcome)
+
+    def loaded(self, headers: Headers) -> None:
+        """What the headers or trailers of the last attempt's answer say of its endpoint's load.
+
+        May be asked of any answer, and again: only clusters that balance by load listen.
+        """
+        record, state = self.record, self._state
+        cluster = record.cluster
+        if cluster is None or cluster.load_weighting is None or state is None or not record.attempts:
+            return
+        if (report := load_reports.read(headers)) is not None:
+            state.loaded(cluster, record.attempts[-1].endpoint, report, self._clock())
+
+    @property
+    def listens(self) -> bool:
+        """Whether ``loaded`` makes a difference: before trailers are made into lines for it."""
+        return self.record.cluster is not None and self.record.cluster.load_weighting is not None
 
     def response_headers(self, headers: Headers) -> Headers:
         """The response's headers with the mutations of the split's leg, the route and the virtual host applied."""

@@ -16,6 +16,7 @@ class LoadBalancer(enum.Enum):
     RANDOM = "RANDOM"
     RING_HASH = "RING_HASH"
     MAGLEV = "MAGLEV"
+    CLIENT_SIDE_WEIGHTED_ROUND_ROBIN = "CLIENT_SIDE_WEIGHTED_ROUND_ROBIN"
 
 
 class Health(enum.Enum):
@@ -110,6 +111,23 @@ class Hashing:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadWeighting:
+    """How CLIENT_SIDE_WEIGHTED_ROUND_ROBIN weighs endpoints by the load they report (gRFC A58; its defaults).
+
+    Times are seconds. blackout_period: that an endpoint must have reported for before its weight counts.
+    expiration_period: without a report after which it does not count any more. update_period: between changes of
+    weights. error_utilization_penalty: what a share of errors adds to the utilization. metric_names: utilizations that
+    count before that of the processor, the largest of them.
+    """
+
+    blackout_period: float = 10.0
+    expiration_period: float = 180.0
+    update_period: float = 1.0
+    error_utilization_penalty: float = 1.0
+    metric_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RetryBudget:
     """Retries in flight, as a share of a cluster's requests in flight (Envoy's CircuitBreakers.RetryBudget).
 
@@ -182,6 +200,7 @@ class Cluster:
     hashing: set with RING_HASH and MAGLEV. connect_timeout: seconds (Istio's default 10). max_requests_per_connection:
     0 for no limit. idle_timeout: seconds that an unused connection is kept, None for 1 hour (Envoy's default).
     connection_options: None where connections are as everywhere.
+    load_weighting: set with CLIENT_SIDE_WEIGHTED_ROUND_ROBIN.
     max_connections, max_pending_requests, max_requests, max_retries: what one process may have open or in flight to
     the cluster (Envoy's circuit_breakers, priority DEFAULT), None for no limit; retry_budget replaces max_retries.
     panic_threshold: percent of usable endpoints below which all are used, 0 for never.
@@ -193,6 +212,7 @@ class Cluster:
     kind: ClusterKind = ClusterKind.ENDPOINTS
     load_balancer: LoadBalancer = LoadBalancer.ROUND_ROBIN
     hashing: Hashing | None = None
+    load_weighting: LoadWeighting | None = None
     localities: tuple[LocalityEndpoints, ...] = ()
     drops: tuple[DropOverload, ...] = ()
     protocol: Protocol = Protocol.HTTP1

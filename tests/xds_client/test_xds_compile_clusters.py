@@ -17,6 +17,7 @@ from proxyless.model.cluster import (
     DropOverload,
     Health,
     LoadBalancer,
+    LoadWeighting,
     Locality,
     OutlierDetection,
     Protocol,
@@ -100,6 +101,41 @@ def test_the_first_known_policy_wins_inside_its_wrapper_too() -> None:
     extension = outer.load_balancing_policy.policies.add().typed_extension_config
     extension.typed_config.Pack(wrr_locality_pb2.WrrLocality(endpoint_picking_policy=wrapped))
     assert compile_cluster(outer).cluster.load_balancer is LoadBalancer.LEAST_REQUEST
+
+
+BY_LOAD = (
+    'load_balancing_policy { policies { typed_extension_config { name: "x" typed_config { '
+    "[type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3."
+    "ClientSideWeightedRoundRobin] { %s } } } } }"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "ignored"),
+    [
+        ("", LoadWeighting(10.0, 180.0, 1.0, 1.0, ()), ()),
+        (
+            "blackout_period { seconds: 3 } weight_expiration_period { seconds: 60 } "
+            "weight_update_period { nanos: 500000000 } error_utilization_penalty { value: 0 } "
+            'metric_names_for_computing_utilization: ["named_metrics.a", "mem_utilization"]',
+            LoadWeighting(3.0, 60.0, 0.5, 0.0, ("named_metrics.a", "mem_utilization")),
+            (),
+        ),
+        ("blackout_period {} weight_update_period {}", LoadWeighting(0.0, 180.0, 0.1, 1.0, ()), ()),
+        (
+            "enable_oob_load_report { value: true } slow_start_config {}",
+            LoadWeighting(),
+            (
+                "ClientSideWeightedRoundRobin.slow_start_config",
+                "ClientSideWeightedRoundRobin.enable_oob_load_report: what answers tell is used",
+            ),
+        ),
+    ],
+)
+def test_balancing_by_load(source: str, expected: LoadWeighting, ignored: tuple[str, ...]) -> None:
+    found = compiled(BY_LOAD % source).cluster
+    assert found.load_balancer is LoadBalancer.CLIENT_SIDE_WEIGHTED_ROUND_ROBIN
+    assert (found.load_weighting, found.hashing, found.ignored) == (expected, None, ignored)
 
 
 def test_fields() -> None:
@@ -288,6 +324,8 @@ def test_limits_are_those_of_the_default_priority(
             "ring sizes must be",
         ),
         ("lb_policy: MAGLEV maglev_lb_config { table_size { value: 100 } }", "must be a prime"),
+        (BY_LOAD % "error_utilization_penalty { value: -1 }", "must not be negative, but is -1"),
+        (BY_LOAD % "error_utilization_penalty { value: nan }", "must not be negative, but is nan"),
         ('cluster_type { name: "envoy.clusters.aggregate" }', "cluster_type envoy.clusters.aggregate is not supported"),
         ("type: 99", "type 99 is not supported"),
         ('eds_cluster_config { eds_config { path: "/x" } }', "eds_config is path: only ads and self"),

@@ -6,7 +6,7 @@ calls, and everything else here is immutable, so no two callers can disturb one 
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from proxyless.model.cluster import Endpoint, LoadBalancer
@@ -17,6 +17,7 @@ Active = Callable[[tuple[str, int]], int]
 _MOST = 65535
 # Looking a member up in an enum's class costs Python 3.11 more than comparing with it.
 _ROUND_ROBIN, _LEAST_REQUEST = LoadBalancer.ROUND_ROBIN, LoadBalancer.LEAST_REQUEST
+_BY_LOAD = LoadBalancer.CLIENT_SIDE_WEIGHTED_ROUND_ROBIN
 
 
 class Stride:
@@ -52,9 +53,21 @@ class Hosts:
 
     __slots__ = ("_bounds", "_equal", "_stride", "_ticks", "endpoints")
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], ticks: Iterator[int]) -> None:
-        """``ticks`` outlives this object, so that a change of endpoints does not start the rotation again."""
-        weights = [max(1, endpoint.weight) for endpoint in endpoints]
+    def __init__(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        ticks: Iterator[int],
+        by_load: Mapping[tuple[str, int], float] | None = None,
+    ) -> None:
+        """``ticks`` outlives this object, so that a change of endpoints does not start the rotation again.
+
+        by_load: weights that count instead of the endpoints' own.
+        """
+        weights: Sequence[float]
+        if by_load is None:
+            weights = [max(1, endpoint.weight) for endpoint in endpoints]
+        else:
+            weights = _weights_by_load(endpoints, by_load)
         self.endpoints = endpoints
         self._equal = min(weights) == max(weights)
         self._bounds = tuple(accumulate(weights))
@@ -65,7 +78,7 @@ class Hosts:
         endpoints = self.endpoints
         if len(endpoints) == 1:
             return endpoints[0]
-        if balancer is _ROUND_ROBIN:
+        if balancer is _ROUND_ROBIN or balancer is _BY_LOAD:
             return endpoints[self._stride.pick(self._ticks)]
         if balancer is _LEAST_REQUEST:
             return self._least_request(rng, active)
@@ -90,3 +103,12 @@ class Hosts:
 
     def _weighted(self, rng: random.Random) -> Endpoint:
         return self.endpoints[bisect_right(self._bounds, int(rng.random() * self._bounds[-1]))]
+
+
+def _weights_by_load(endpoints: tuple[Endpoint, ...], by_load: Mapping[tuple[str, int], float]) -> list[float]:
+    """Who has none gets the mean of the others; one alone says nothing about the rest (gRFC A58)."""
+    known = [by_load[endpoint.key] for endpoint in endpoints if endpoint.key in by_load]
+    if len(known) < 2:
+        return [1.0] * len(endpoints)
+    mean = sum(known) / len(known)
+    return [by_load.get(endpoint.key, mean) for endpoint in endpoints]

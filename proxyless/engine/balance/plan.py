@@ -2,7 +2,7 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate
 
@@ -34,18 +34,26 @@ class Group:
 
     __slots__ = ("_sets", "_stride", "_ticks")
 
-    def __init__(self, priority: int, health: Health, groups: list[LocalityEndpoints], ticks: Ticks) -> None:
+    def __init__(
+        self,
+        priority: int,
+        health: Health,
+        groups: list[LocalityEndpoints],
+        ticks: Ticks,
+        by_load: Mapping[Key, float] | None,
+    ) -> None:
         weighted: list[tuple[float, Hosts]] = []
         for group in groups:
             usable = tuple(endpoint for endpoint in group.endpoints if endpoint.health is health)
             if group.weight > 0 and usable:
                 share = min(1.0, OVERPROVISIONING_PERCENT / 100 * len(usable) / len(group.endpoints))
-                weighted.append((group.weight * share, Hosts(usable, ticks((priority, health, group.locality)))))
+                hosts = Hosts(usable, ticks((priority, health, group.locality)), by_load)
+                weighted.append((group.weight * share, hosts))
         if weighted:
             self._sets = tuple(hosts for _, hosts in weighted)
         else:
             every = tuple(e for group in groups for e in group.endpoints if e.health is health)
-            self._sets = (Hosts(every, ticks((priority, health, None))),)
+            self._sets = (Hosts(every, ticks((priority, health, None)), by_load),)
         self._stride = Stride([weight for weight, _ in weighted]) if len(weighted) > 1 else None
         self._ticks = ticks((priority, health, _BETWEEN))
 
@@ -84,12 +92,23 @@ _BETWEEN = Locality(region="\0between localities")
 class Plan:
     """Immutable; built when a cluster is first used and when a snapshot brings another one of its name."""
 
-    __slots__ = ("_bounds", "_groups", "_hashed", "cluster", "ejected", "size", "usable")
+    __slots__ = ("_bounds", "_groups", "_hashed", "by_load", "cluster", "ejected", "size", "usable")
 
-    def __init__(self, cluster: Cluster, ticks: Ticks, tables: Tables, ejected: frozenset[Key] = frozenset()) -> None:
-        """ejected: endpoints that outlier detection leaves out for now; they are as unhealthy ones."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        ticks: Ticks,
+        tables: Tables,
+        ejected: frozenset[Key] = frozenset(),
+        by_load: Mapping[Key, float] | None = None,
+    ) -> None:
+        """ejected: endpoints that outlier detection leaves out for now; they are as unhealthy ones.
+
+        by_load: the weights of endpoints by what they report, for clusters that balance by it.
+        """
         self.cluster = cluster
         self.ejected = ejected
+        self.by_load = by_load
         self.size = sum(len(group.endpoints) for group in cluster.localities)
         priorities: dict[int, list[LocalityEndpoints]] = {}
         for group in cluster.localities:
@@ -114,7 +133,7 @@ class Plan:
                     if by_hash:
                         hashed.append(HashGroup(cluster, health, priorities[level], tables))
                     else:
-                        plain.append(Group(level, health, priorities[level], ticks))
+                        plain.append(Group(level, health, priorities[level], ticks, by_load))
         self._groups = tuple(plain)
         self._hashed = tuple(hashed)
         self._bounds = tuple(accumulate(shares))

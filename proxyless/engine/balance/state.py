@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from proxyless.engine.balance.hash_table import HashTable, TableKey
+from proxyless.engine.balance.load_weights import NO_WEIGHTS, LoadWeights
 from proxyless.engine.balance.outliers import NOBODY, Key, Outliers
 from proxyless.engine.balance.plan import Plan, TickKey
 from proxyless.engine.steps import Outcome
 from proxyless.model.cluster import Cluster, Endpoint
+from proxyless.model.load_report import LoadReport
 
 
 class Hold:
@@ -37,7 +39,18 @@ _TABLES = 8
 
 
 class ClusterState:
-    __slots__ = ("_holders", "_in_flight", "_outliers", "_plan", "_retries", "_rng", "_tables", "_ticks", "last_used")
+    __slots__ = (
+        "_holders",
+        "_in_flight",
+        "_loads",
+        "_outliers",
+        "_plan",
+        "_retries",
+        "_rng",
+        "_tables",
+        "_ticks",
+        "last_used",
+    )
 
     def __init__(self, rng: random.Random, now: float) -> None:
         self._rng = rng
@@ -51,16 +64,28 @@ class ClusterState:
         self._tables: dict[TableKey, HashTable] = {}
         self._ticks: dict[TickKey, Iterator[int]] = {}
         self._outliers: Outliers | None = None
+        self._loads: LoadWeights | None = None
         self.last_used = now
 
     def plan(self, cluster: Cluster, now: float) -> Plan:
         ejected = NOBODY if self._outliers is None else self.ejected(cluster, now)
+        asked = cluster.load_weighting
+        by_load = None
+        if asked is not None:
+            by_load = NO_WEIGHTS if self._loads is None else self._loads.weights(asked, now)
         plan = self._plan
-        if plan is None or plan.cluster is not cluster or plan.ejected is not ejected:
+        if plan is None or plan.cluster is not cluster or plan.ejected is not ejected or plan.by_load is not by_load:
             if plan is None or plan.cluster is not cluster:
                 self._forget_gone(cluster)
-            plan = self._plan = Plan(cluster, self._rotation, self._table, ejected)
+            plan = self._plan = Plan(cluster, self._rotation, self._table, ejected, by_load)
         return plan
+
+    def loaded(self, cluster: Cluster, endpoint: Endpoint, report: LoadReport, now: float) -> None:
+        """What an endpoint says of its load, for clusters that balance by it."""
+        if cluster.load_weighting is not None:
+            if self._loads is None:
+                self._loads = LoadWeights()
+            self._loads.report(cluster.load_weighting, endpoint.key, report, now)
 
     def report(self, cluster: Cluster, endpoint: Endpoint, outcome: Outcome, now: float, *, grpc: bool = False) -> None:
         """What became of an attempt, for outlier detection."""
@@ -162,6 +187,8 @@ class ClusterState:
                 self._holders.pop(key, None)
         if self._outliers is not None:
             self._outliers.forget(known)
+        if self._loads is not None:
+            self._loads.forget(known)
         if len(self._ticks) > 64 + 4 * len(cluster.localities):
             self._ticks = {}
 

@@ -114,6 +114,8 @@ class Rpc:
     def _end(self, completion: Completion, status: Status) -> None:
         completion.request_bytes, completion.response_bytes = self.request_bytes, self.response_bytes
         completion.grpc_status = status.number
+        if completion.call.listens:
+            completion.call.loaded(lines(status.trailing))
         completion.end(None if status.ok else Ended(str(status)))
 
 

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3 import (
+    client_side_weighted_round_robin_pb2,
+)
 from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
 from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 
-from proxyless.model.cluster import Hashing, LoadBalancer
-from proxyless.xds_client.compile.decode import FieldError, is_a, set_fields, unpack
+from proxyless.model.cluster import Hashing, LoadBalancer, LoadWeighting
+from proxyless.xds_client.compile.decode import FieldError, is_a, seconds, set_fields, unpack
 
 _BY_ENUM = {
     "ROUND_ROBIN": LoadBalancer.ROUND_ROBIN,
@@ -28,7 +31,10 @@ _LARGEST_TABLE = 5_000_011
 _OUR_LARGEST_TABLE = 1_000_003
 _MURMUR = 1  # Cluster.RingHashLbConfig.HashFunction
 _MURMUR_TYPED = 2  # RingHash.HashFunction
-Balancing = tuple[LoadBalancer, Hashing | None]
+Balancing = tuple[LoadBalancer, Hashing | LoadWeighting | None]
+# gRFC A58 caps shorter periods.
+_LEAST_UPDATE_PERIOD = 0.1
+_ByLoad = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin
 # gRFC A52 bounds the nesting as well.
 _DEEPEST = 16
 
@@ -76,12 +82,40 @@ def _first(policies: Any, depth: int, ignored: list[str]) -> Balancing | None:
             table = unpack(config, maglev_pb2.Maglev, "load_balancing_policy")
             hashing = _maglev(table, table.consistent_hashing_lb_config, ignored, "Maglev")
             found = LoadBalancer.MAGLEV, hashing
+        elif is_a(config, _ByLoad):
+            weighting = unpack(config, _ByLoad, "load_balancing_policy")
+            found = LoadBalancer.CLIENT_SIDE_WEIGHTED_ROUND_ROBIN, _weighting(weighting, ignored)
         elif is_a(config, wrr_locality_pb2.WrrLocality):
             nested = unpack(config, wrr_locality_pb2.WrrLocality, "load_balancing_policy")
             found = _first(nested.endpoint_picking_policy, depth - 1, ignored)
         if found is not None:
             return found
     return None
+
+
+def _weighting(config: Any, ignored: list[str]) -> LoadWeighting:
+    what, usual = "ClientSideWeightedRoundRobin", LoadWeighting()
+    ignored += set_fields(config, ("slow_start_config",), what)
+    if config.enable_oob_load_report.value:
+        ignored.append(f"{what}.enable_oob_load_report: what answers tell is used")
+    penalty = config.error_utilization_penalty.value
+    if not 0 <= penalty < float("inf"):
+        raise FieldError(f"{what}.error_utilization_penalty must not be negative, but is {penalty:g}")
+    blackout, expiration, update = (
+        seconds(getattr(config, name), f"{what}.{name}") if config.HasField(name) else default
+        for name, default in (
+            ("blackout_period", usual.blackout_period),
+            ("weight_expiration_period", usual.expiration_period),
+            ("weight_update_period", usual.update_period),
+        )
+    )
+    return LoadWeighting(
+        blackout,
+        expiration,
+        max(_LEAST_UPDATE_PERIOD, update),
+        penalty if config.HasField("error_utilization_penalty") else usual.error_utilization_penalty,
+        tuple(config.metric_names_for_computing_utilization),
+    )
 
 
 def _ring(config: Any, common: Any, ignored: list[str], what: str, *, murmur: bool) -> Hashing:

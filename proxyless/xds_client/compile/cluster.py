@@ -12,6 +12,8 @@ from proxyless.model.cluster import (
     ClusterKind,
     ConnectionOptions,
     Endpoint,
+    Hashing,
+    LoadWeighting,
     LocalityEndpoints,
     Protocol,
     RetryBudget,
@@ -112,12 +114,13 @@ def _cluster(message: Any) -> ClusterSpec:
     )
     if not timeout:
         raise FieldError("connect_timeout must be more than 0")
-    load_balancer, hashing = balancer(message, ignored)
+    load_balancer, settings = balancer(message, ignored)
     cluster = Cluster(
         name=message.name,
         kind=kind,
         load_balancer=load_balancer,
-        hashing=hashing,
+        hashing=settings if isinstance(settings, Hashing) else None,
+        load_weighting=settings if isinstance(settings, LoadWeighting) else None,
         protocol=http.protocol,
         tls=default,
         connect_timeout=timeout,
