@@ -459,3 +459,43 @@ SUBSET = ("ReferencedResourceNotFound", "spec.http[0].route[0].destination.subse
 )
 def test_references(text: str, hosts: tuple[str, ...], expected: list[tuple[str, str]]) -> None:
     assert references(text, hosts) == expected
+
+
+BY_LOAD = "client_side_weighted_round_robin"
+
+
+@pytest.mark.parametrize(
+    ("value", "balancer", "words"),
+    [
+        (BY_LOAD, {}, ""),
+        (BY_LOAD, {"simple": "UNSPECIFIED", "localityLbSetting": {"enabled": False}}, ""),
+        ("CLIENT_SIDE_WEIGHTED_ROUND_ROBIN", {}, "use client_side_weighted_round_robin"),
+        ("least_request", {}, "set spec.trafficPolicy.loadBalancer"),
+        ("", {}, "use client_side_weighted_round_robin"),
+        (BY_LOAD, {"simple": "RANDOM"}, "together with spec.trafficPolicy.loadBalancer.simple"),
+        (
+            BY_LOAD,
+            {"consistentHash": {"useSourceIp": True}},
+            "together with spec.trafficPolicy.loadBalancer.consistentHash",
+        ),
+    ],
+)
+def test_the_annotation_that_chooses_a_balancer(value: str, balancer: dict[str, Any], words: str) -> None:
+    text = f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: a
+  annotations:
+    other: x
+    proxyless.io/load-balancing: "{value}"
+spec: {json.dumps(rule(loadBalancer=balancer))}
+"""
+    _, problems = parse(text, "a.yaml")
+    if not words:
+        assert problems == []
+        return
+    (problem,) = problems
+    assert (problem.level, problem.file, problem.line) == (Level.ERROR, "a.yaml", 8)
+    assert problem.field == 'metadata.annotations["proxyless.io/load-balancing"]'
+    assert words in problem.message

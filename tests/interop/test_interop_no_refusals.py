@@ -113,6 +113,22 @@ def test_a_sidecar_takes_long_regexes(judges: Judges) -> None:
     assert refusals(judges, world([document])) == {}
 
 
+def test_balancing_by_load(judges: Judges) -> None:
+    locality = {"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "*", "to": {"*": 100}}]}}}
+    for policy in ({}, {"trafficPolicy": {**locality, "outlierDetection": {}}}):
+        document = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "DestinationRule",
+            "metadata": {
+                "name": "reviews",
+                "annotations": {"proxyless.io/load-balancing": "client_side_weighted_round_robin"},
+            },
+            "spec": {"host": "reviews", **policy},
+        }
+        assert repaired(document)[0] == document
+        assert refusals(judges, world([document])) == {}
+
+
 def test_a_refusal_would_be_seen(judges: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
     """The corpus proves something only if its judges refuse what is wrong."""
     monkeypatch.setattr("proxyless.control_plane.resources.validation.checks.format_fault", lambda value: "")

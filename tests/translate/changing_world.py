@@ -208,6 +208,10 @@ metadata: {name: one, namespace: a}
 spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
 ---
 kind: DestinationRule
+metadata: {name: one, namespace: a, annotations: {proxyless.io/load-balancing: client_side_weighted_round_robin}}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+kind: DestinationRule
 metadata: {name: one, namespace: a}
 spec:
   host: reviews

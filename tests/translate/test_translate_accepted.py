@@ -103,7 +103,7 @@ EVERYTHING = """
     ---
     apiVersion: networking.istio.io/v1
     kind: DestinationRule
-    metadata: {name: api}
+    metadata: {name: api, annotations: {proxyless.io/load-balancing: client_side_weighted_round_robin}}
     spec: {host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}
     ---
     apiVersion: networking.istio.io/v1

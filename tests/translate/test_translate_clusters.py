@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
+from envoy.extensions.load_balancing_policies.wrr_locality.v3.wrr_locality_pb2 import WrrLocality
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -78,6 +79,62 @@ def test_load_balancers(asked: str, library: int, grpc: int) -> None:
     said = [one for one in notes(translator, GRPC, type_urls.CLUSTER, NAME) if one.startswith("loadBalancer")]
     assert bool(said) is bool(differs or "maglev" in asked or ("consistentHash" in asked and "httpHeader" not in asked))
     assert bool(notes(translator, LIBRARY, type_urls.CLUSTER, NAME)) is ("useSourceIp" in asked)
+
+
+BY_LOAD = "annotations: {proxyless.io/load-balancing: client_side_weighted_round_robin}"
+
+
+def policies_of(found: Any) -> list[str]:
+    """The names of a cluster's policy and of those within it."""
+    names = []
+    policies = found.load_balancing_policy.policies
+    while policies:
+        extension = policies[0].typed_extension_config
+        names.append(extension.name.removeprefix("envoy.load_balancing_policies."))
+        policies = []
+        if extension.typed_config.Is(WrrLocality.DESCRIPTOR):
+            policies = WrrLocality.FromString(extension.typed_config.value).endpoint_picking_policy.policies
+    return names
+
+
+@pytest.mark.parametrize("spec", ["", ", trafficPolicy: {outlierDetection: {}}", ", trafficPolicy: {loadBalancer: {}}"])
+def test_balancing_by_load(spec: str) -> None:
+    rule = f"""
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {{name: rule, {BY_LOAD}}}
+        spec:
+          host: reviews
+          {spec.removeprefix(", ")}
+          subsets:
+          - {{name: same, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 1}}}}}}}}
+          - {{name: own, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}
+    """
+    translator = Translator(world(rule, workload("reviews")))
+    for client in (LIBRARY, GRPC, ENVOY):
+        for name in (NAME, NAME.replace("||", "|same|")):
+            found = cluster(translator, name, client)
+            wrapper = [] if client is ENVOY else ["wrr_locality"]
+            assert policies_of(found) == [*wrapper, "client_side_weighted_round_robin"]
+            assert not [one for one in notes(translator, client, type_urls.CLUSTER, name) if "oadBalancer" in one]
+        assert policies_of(cluster(translator, NAME.replace("||", "|own|"), client)) == []
+
+
+def test_balancing_by_load_keeps_the_rest_of_a_balancer() -> None:
+    locality = "localityLbSetting: {distribute: [{from: '*', to: {'*': 100}}]}"
+    rule = f"""
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {{name: rule, {BY_LOAD}}}
+        spec: {{host: reviews, trafficPolicy: {{loadBalancer: {{{locality}, warmup: {{duration: 10s}}}}}}}}
+    """
+    translator = Translator(world(rule, workload("reviews")))
+    found = cluster(translator, NAME, ENVOY)
+    # Envoy does not take locality_weighted_lb_config beside a load_balancing_policy.
+    assert policies_of(found) == ["wrr_locality", "client_side_weighted_round_robin"]
+    assert not found.common_lb_config.HasField("locality_weighted_lb_config")
+    (note,) = notes(translator, ENVOY, type_urls.CLUSTER, NAME)
+    assert note.startswith("loadBalancer.warmup left out")
 
 
 def test_ring_sizes() -> None:

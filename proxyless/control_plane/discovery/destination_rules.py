@@ -18,6 +18,7 @@ from proxyless.control_plane.resources.destination_rule import (
     PortTrafficPolicy,
     Subset,
     TrafficPolicy,
+    annotated,
 )
 from proxyless.control_plane.resources.names import Known, covers, most_specific, qualify
 from proxyless.control_plane.resources.resource import Resource
@@ -185,5 +186,6 @@ def _join(rules: list[_Rule]) -> DestinationPolicy:
     for rule in rules:
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)
-    policy = next((rule.spec.traffic_policy for rule in rules if rule.spec.traffic_policy is not None), None)
+    policies = (annotated(rule.spec.traffic_policy, rule.resource.annotations) for rule in rules)
+    policy = next((policy for policy in policies if policy is not None), None)
     return DestinationPolicy(policy, subsets, tuple(rule.resource for rule in rules))

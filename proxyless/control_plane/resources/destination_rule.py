@@ -22,6 +22,11 @@ from proxyless.control_plane.resources.base import (
     one_of,
 )
 
+# An annotation of ours on a DestinationRule, and its only value: Istio's API has no balancer by load. It stands for
+# ``trafficPolicy.loadBalancer.simple`` of the rule (a subset or port with a loadBalancer of its own keeps that).
+LOAD_BALANCING = "proxyless.io/load-balancing"
+BY_LOAD = "client_side_weighted_round_robin"
+
 
 class SimpleLB(StrEnum):
     """LEAST_CONN is the deprecated name of LEAST_REQUEST."""
@@ -104,6 +109,10 @@ class LoadBalancerSettings(Spec):
     def _oneof(self) -> Self:
         one_of(self, "simple", "consistent_hash")
         return self
+
+
+class LoadBalancerByLoad(LoadBalancerSettings):
+    """What the annotation ``LOAD_BALANCING`` asks for; no field says it."""
 
 
 class TcpKeepalive(Spec):
@@ -224,6 +233,16 @@ class Subset(Spec):
     name: Text
     labels: Mapping[Text, Text] = {}
     traffic_policy: TrafficPolicy | None = None
+
+
+def annotated(policy: TrafficPolicy | None, annotations: Mapping[str, str]) -> TrafficPolicy | None:
+    """A rule's policy with what its annotation asks for."""
+    if annotations.get(LOAD_BALANCING) != BY_LOAD:
+        return policy
+    policy = policy or TrafficPolicy()
+    asked = policy.load_balancer or LoadBalancerSettings()
+    by_load = LoadBalancerByLoad.model_construct(asked.model_fields_set, **dict(asked))
+    return policy.model_copy(update={"load_balancer": by_load})
 
 
 class DestinationRuleSpec(Spec):

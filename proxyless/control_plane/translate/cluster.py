@@ -28,7 +28,7 @@ from proxyless.control_plane.translate.forward_proxy import by_host_header
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.ingress_listeners import ingress_cluster
 from proxyless.control_plane.translate.listener import ads
-from proxyless.control_plane.translate.load_balancing import apply_load_balancer
+from proxyless.control_plane.translate.load_balancing import apply_load_balancer, heed_localities
 from proxyless.control_plane.translate.locality_lb import locality_policy
 from proxyless.control_plane.translate.metadata import ISTIO, PROXYLESS, config_path, struct
 from proxyless.control_plane.translate.sidecar import sidecar_cluster
@@ -101,9 +101,8 @@ def _fill(result: cluster_pb2.Cluster, build: ClusterBuild) -> str | None:
     apply_connection_pool(result, effective.connection_pool, effective.retry_budget, scope.kind)
     apply_outlier_detection(result, effective.outlier_detection)
     locality = locality_policy(build.catalog.settings, service, effective)
-    # gRPC and our own clients always heed them.
     if scope.kind is ClientKind.ENVOY and locality is not None and locality.weighted:
-        result.common_lb_config.locality_weighted_lb_config.SetInParent()
+        heed_localities(result)
     options = http_options(
         effective.connection_pool,
         http2=build.port.protocol.is_http2,

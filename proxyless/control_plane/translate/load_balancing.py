@@ -1,13 +1,25 @@
 """How a cluster's endpoints are chosen: DestinationRule.trafficPolicy.loadBalancer."""
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2 as rc
+from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3 import (
+    client_side_weighted_round_robin_pb2,
+)
+from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import UInt64Value
 
-from proxyless.control_plane.resources.destination_rule import ConsistentHashLB, LoadBalancerSettings, SimpleLB
+from proxyless.control_plane.resources.destination_rule import (
+    BY_LOAD,
+    ConsistentHashLB,
+    LoadBalancerByLoad,
+    LoadBalancerSettings,
+    SimpleLB,
+)
 from proxyless.control_plane.translate.client import ClientKind
 from proxyless.control_plane.translate.durations import duration
-from proxyless.control_plane.translate.generated import Notes
+from proxyless.control_plane.translate.generated import Notes, pack
 
 _Cluster = cluster_pb2.Cluster
 _DEFAULT_RING_SIZE = 1024
@@ -18,6 +30,11 @@ def apply_load_balancer(
 ) -> None:
     """Least request unless asked otherwise, as Istio's sidecars; gRPC takes only round robin and ring hash."""
     asked = asked or LoadBalancerSettings()
+    if isinstance(asked, LoadBalancerByLoad):
+        cluster.load_balancing_policy.CopyFrom(_by_load(kind))
+        if asked.warmup or asked.warmup_duration_secs:
+            notes.add(f"loadBalancer.warmup left out, {BY_LOAD} learns what an endpoint can take")
+        return
     if asked.consistent_hash is not None:
         _apply_hash(cluster, asked.consistent_hash, kind, notes)
         return
@@ -51,6 +68,38 @@ def apply_load_balancer(
     if asked.warmup and asked.warmup.aggression is not None:
         config.slow_start_config.aggression.default_value = asked.warmup.aggression
         config.slow_start_config.aggression.runtime_key = ""
+
+
+def _by_load(kind: ClientKind) -> cluster_pb2.LoadBalancingPolicy:
+    """gRFC A58, with its defaults: reports come with the answers, and errors make an endpoint lighter."""
+    config = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin()
+    # Envoy's default is 0.
+    config.error_utilization_penalty.value = 1.0
+    policy = _policy(BY_LOAD, config)
+    return policy if kind is ClientKind.ENVOY else _within_localities(policy)
+
+
+def heed_localities(cluster: cluster_pb2.Cluster) -> None:
+    """Have an Envoy choose a locality by its weight first; gRPC and our own clients always do."""
+    if cluster.HasField("load_balancing_policy"):
+        # It does not take the one together with the other.
+        cluster.load_balancing_policy.CopyFrom(_within_localities(cluster.load_balancing_policy))
+    else:
+        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+
+
+def _within_localities(policy: cluster_pb2.LoadBalancingPolicy) -> cluster_pb2.LoadBalancingPolicy:
+    """gRFC A52."""
+    return _policy("wrr_locality", wrr_locality_pb2.WrrLocality(endpoint_picking_policy=policy))
+
+
+def _policy(name: str, config: Message) -> cluster_pb2.LoadBalancingPolicy:
+    extension = extension_pb2.TypedExtensionConfig(
+        name=f"envoy.load_balancing_policies.{name}", typed_config=pack(config)
+    )
+    return cluster_pb2.LoadBalancingPolicy(
+        policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=extension)]
+    )
 
 
 def _apply_hash(cluster: cluster_pb2.Cluster, asked: ConsistentHashLB, kind: ClientKind, notes: Notes) -> None:

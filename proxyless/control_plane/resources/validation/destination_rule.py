@@ -3,6 +3,8 @@
 import math
 
 from proxyless.control_plane.resources.destination_rule import (
+    BY_LOAD,
+    LOAD_BALANCING,
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHashLB,
@@ -29,6 +31,7 @@ _LARGEST_TABLE = 5_000_011
 def check_destination_rule(checks: Checks, spec: DestinationRuleSpec) -> None:
     if not is_host(spec.host):
         checks.error("spec.host", f"{spec.host!r} is not a host")
+    _annotation(checks, spec)
     _policy(checks, "spec.trafficPolicy", spec.traffic_policy)
     seen: set[str] = set()
     for index, subset in enumerate(spec.subsets):
@@ -43,6 +46,20 @@ def check_destination_rule(checks: Checks, spec: DestinationRuleSpec) -> None:
     checks.export_to("spec.exportTo", spec.export_to)
     if spec.workload_selector is not None:
         checks.labels("spec.workloadSelector.matchLabels", spec.workload_selector.match_labels)
+
+
+def _annotation(checks: Checks, spec: DestinationRuleSpec) -> None:
+    asked = checks.resource.annotations.get(LOAD_BALANCING)
+    if asked is None:
+        return
+    path = child("metadata.annotations", LOAD_BALANCING)
+    if asked != BY_LOAD:
+        remedy = f"use {BY_LOAD}, or remove it and set spec.trafficPolicy.loadBalancer"
+        checks.error(path, f"{asked!r} is no balancer that an annotation chooses; {remedy}")
+    balancer = spec.traffic_policy.load_balancer if spec.traffic_policy else None
+    if balancer is not None and (balancer.consistent_hash or balancer.simple not in (None, SimpleLB.UNSPECIFIED)):
+        field = "consistentHash" if balancer.consistent_hash else "simple"
+        checks.error(path, f"may not be set together with spec.trafficPolicy.loadBalancer.{field}; remove one of them")
 
 
 def _policy(checks: Checks, path: str, policy: TrafficPolicy | None) -> None:
