@@ -10,9 +10,10 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx2
@@ -53,8 +54,11 @@ def spiffe(account: str) -> str:
 
 
 @contextlib.contextmanager
-def plain_server(name: str) -> Iterator[int]:
-    """Any HTTP server that knows nothing of the mesh: says its name and what it was sent. Gives its port."""
+def plain_server(name: str, answers: Mapping[str, str] = MappingProxyType({})) -> Iterator[int]:
+    """Any HTTP server that knows nothing of the mesh: says its name and what it was sent. Gives its port.
+
+    answers: headers of its responses.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -64,6 +68,8 @@ def plain_server(name: str) -> Iterator[int]:
             body = json.dumps({"name": name, "path": self.path, "headers": headers}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
+            for key, value in answers.items():
+                self.send_header(key, value)
             self.end_headers()
             self.wfile.write(body)
 

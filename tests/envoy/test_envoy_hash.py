@@ -71,13 +71,13 @@ def routes() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, clusters: list[dict[str, Any]]) -> Iterator[str]:
-    """A real Envoy with this configuration; gives the URL of its listener."""
+def running(folder: Path, clusters: list[dict[str, Any]], configuration: dict[str, Any] | None = None) -> Iterator[str]:
+    """A real Envoy with this configuration, or other routes; gives the URL of its listener."""
     prefix = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{prefix}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "test",
-        "route_config": routes(),
+        "route_config": configuration or routes(),
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{prefix}.http.router.v3.Router"}}],
     }
     here = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
@@ -86,12 +86,12 @@ def running(folder: Path, clusters: list[dict[str, Any]]) -> Iterator[str]:
         "address": here,
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
-    configuration = folder / "envoy.json"
-    configuration.write_text(
+    written = folder / "envoy.json"
+    written.write_text(
         json.dumps({"admin": {"address": here}, "static_resources": {"listeners": [listener], "clusters": clusters}})
     )
     admin = folder / "admin"
-    command = [str(find_envoy()), "-c", str(configuration), "--admin-address-path", str(admin), "--concurrency", "1"]
+    command = [str(find_envoy()), "-c", str(written), "--admin-address-path", str(admin), "--concurrency", "1"]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen([*command, "--use-dynamic-base-id"], stdout=log, stderr=log)
     try:

@@ -116,10 +116,13 @@ class GrpcMesh:
             made.close()
 
     @contextlib.contextmanager
-    def server(self, name: str, service: str, version: str = "", account: str = "") -> Iterator[Program]:
+    def server(
+        self, name: str, service: str, version: str = "", account: str = "", load: float = 0.0
+    ) -> Iterator[Program]:
+        """load: that it tells with each answer, 0 for none."""
         (port,) = choose_ports([("127.0.0.1", 0, "")])
         account = account or service
-        with self._started("grpc_server", name, service, account, version=version, port=port) as made:
+        with self._started("grpc_server", name, service, account, version=version, port=port, load=load) as made:
             made.port = port  # type: ignore[attr-defined]
             made.wait_for("its registration", lambda one: "registered" in one)
             yield made

@@ -11,6 +11,7 @@ from grpc_mesh import GrpcMesh, spiffe, until
 from in_process_control_plane import InProcessControlPlane
 from running_control_plane import RunningControlPlane
 
+from proxyless.control_plane.translate import load_balancing
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.generated import Notes, generated
 from proxyless.control_plane.translate.translator import Translator
@@ -182,3 +183,34 @@ def test_a_refused_cluster_is_reported_and_the_old_one_serves(tmp_path: Path, mo
             types = running.api("GET", "proxy-config/client")["types"]
             clusters = next(each for each in types if each["type"] == "clusters")
             assert clusters["accepted"][CLUSTER_V1]["connectTimeout"] == "3s"
+
+
+BY_LOAD = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: hello
+  annotations: {proxyless.io/load-balancing: client_side_weighted_round_robin}
+spec: {host: hello}
+"""
+
+
+def test_balancing_by_the_load_that_servers_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ours, but for the seconds that the first reports wait.
+    config = type(load_balancing.BY_LOAD_CONFIG)()
+    config.blackout_period.FromMilliseconds(1)
+    config.weight_update_period.FromMilliseconds(100)
+    monkeypatch.setattr(load_balancing, "BY_LOAD_CONFIG", config)
+    with InProcessControlPlane(tmp_path / "state") as running:
+        running.apply(SERVICE)
+        running.apply(BY_LOAD)
+        mesh = GrpcMesh(running, tmp_path)
+        with (
+            mesh.server("idle", "hello", load=0.1),
+            mesh.server("busy", "hello", load=0.9),
+            mesh.client("client", TARGET) as client,
+        ):
+            # Of 60: 54 by load, 30 in turns.
+            until("nine of ten", lambda: client.calls(60) or client.names[-60:].count("idle") >= 48)
+            assert set(client.names) >= {"idle", "busy"}
+            assert refused(mesh) == []

@@ -8,7 +8,7 @@ from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v
 )
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 from google.protobuf.message import Message
-from google.protobuf.wrappers_pb2 import UInt64Value
+from google.protobuf.wrappers_pb2 import FloatValue, UInt64Value
 
 from proxyless.control_plane.resources.destination_rule import (
     BY_LOAD,
@@ -23,6 +23,10 @@ from proxyless.control_plane.translate.generated import Notes, pack
 
 _Cluster = cluster_pb2.Cluster
 _DEFAULT_RING_SIZE = 1024
+# gRFC A58, with its defaults: reports come with the answers, and errors weigh (for Envoy, only if it is said).
+BY_LOAD_CONFIG = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin(
+    error_utilization_penalty=FloatValue(value=1.0)
+)
 
 
 def apply_load_balancer(
@@ -31,7 +35,7 @@ def apply_load_balancer(
     """Least request unless asked otherwise, as Istio's sidecars; gRPC takes only round robin and ring hash."""
     asked = asked or LoadBalancerSettings()
     if isinstance(asked, LoadBalancerByLoad):
-        cluster.load_balancing_policy.CopyFrom(_by_load(kind))
+        cluster.load_balancing_policy.CopyFrom(by_load(kind))
         if asked.warmup or asked.warmup_duration_secs:
             notes.add(f"loadBalancer.warmup left out, {BY_LOAD} learns what an endpoint can take")
         return
@@ -70,12 +74,8 @@ def apply_load_balancer(
         config.slow_start_config.aggression.runtime_key = ""
 
 
-def _by_load(kind: ClientKind) -> cluster_pb2.LoadBalancingPolicy:
-    """gRFC A58, with its defaults: reports come with the answers, and errors make an endpoint lighter."""
-    config = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin()
-    # Envoy's default is 0.
-    config.error_utilization_penalty.value = 1.0
-    policy = _policy(BY_LOAD, config)
+def by_load(kind: ClientKind) -> cluster_pb2.LoadBalancingPolicy:
+    policy = _policy(BY_LOAD, BY_LOAD_CONFIG)
     return policy if kind is ClientKind.ENVOY else _within_localities(policy)
 
 

@@ -12,6 +12,7 @@ from grpc_workload import join, say
 
 from proxyless.agent.registration import Registration
 from proxyless.identity.control_plane import open_channel
+from proxyless.model.load_report import BINARY, LoadReport
 from proxyless.model.workload import Workload
 
 own = json.loads(sys.argv[1])
@@ -19,8 +20,13 @@ svid, bundle = join(own)
 
 import grpc  # noqa: E402  it reads its bootstrap once
 
+from proxyless.transport.grpc_server.load_reports import message  # noqa: E402
+
 
 def call(request: bytes, context: grpc.ServicerContext) -> bytes:
+    if own["load"]:
+        report = message(LoadReport(application_utilization=own["load"], qps=10))
+        context.set_trailing_metadata(((BINARY, report.SerializeToString()),))
     names = context.auth_context().get("x509_subject_alternative_name", [])
     return json.dumps({"name": own["name"], "peer": [name.decode() for name in names]}).encode()
 
