@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from grpc_client_support import PATIENCE, TARGET, Backend, FakeRuntime, cluster, forward, retrying, world
 from wire_server import GOAWAY, HEAD, HEADERS, OK, RST_STREAM, Peer, Script, WireServer
 
+from proxyless.model.cluster import ConnectionOptions, TcpKeepalive
 from proxyless.transport.grpc_client import AioMeshChannel
 
 Start = Callable[..., Backend]
@@ -114,7 +116,7 @@ ANSWERS: dict[str, tuple[Script, grpc.StatusCode, str]] = {
     "no message": (headed(trailers()), Code.INTERNAL, "no response"),
     "two messages": (headed(message(), message(), trailers()), Code.INTERNAL, "more than one response"),
     "data before the head": (message(), Code.UNAVAILABLE, ""),
-    "a head amid messages": (headed(message(), headed()), Code.INTERNAL, "amid"),
+    "a head amid messages": (headed(message(), headed()), Code.INTERNAL, "malformed"),
     "no header block": (raw(HEADERS, 4, b"\xff\xff\xff\xff\xff"), Code.UNAVAILABLE, ""),
     "an endless head": (headed(lines=ENDLESS), Code.RESOURCE_EXHAUSTED, "header list"),
     "a push": (raw(5, 4, b"\0\0\0\2"), Code.UNAVAILABLE, ""),
@@ -255,6 +257,67 @@ def test_calls_wait_for_the_peers_limit_of_streams() -> None:
 
 async def _of(call: Any) -> Any:
     return await call
+
+
+def test_a_further_connection_where_the_cluster_limits_streams() -> None:
+    async def script(peer: Peer, stream: int) -> None:
+        open_now[peer] = open_now.get(peer, 0) + 1
+        most.append(open_now[peer])
+        await go.wait()
+        open_now[peer] -= 1
+        peer.answer(stream)
+
+    async def scenario() -> None:
+        async with server, AioMeshChannel(runtime, TARGET) as channel:
+            runtime.world = runtime_of(server.port, connection_options=ConnectionOptions(max_streams=2)).world
+            method: Any = channel.unary_unary("/test.Echo/Unary")
+            calls = [asyncio.ensure_future(_of(method(b"x", timeout=PATIENCE))) for _ in range(5)]
+            while server.requests < 5:
+                await asyncio.sleep(0.001)
+            go.set()
+            assert await asyncio.gather(*calls) == [b"answer"] * 5
+            assert (len(server.peers), max(most)) == (3, 2)
+            # The rule is gone: so are the connections that it made.
+            runtime.world = runtime_of(server.port).world
+            assert await method(b"x", timeout=PATIENCE) == b"answer"
+            assert len(channel.pool.channels()) == 1 and len(server.peers) == 4
+
+    go = asyncio.Event()
+    open_now: dict[Peer, int] = {}
+    most: list[int] = []
+    runtime, server = runtime_of(1), WireServer(script)
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_an_old_connection_takes_no_more_calls() -> None:
+    """Those it has go on."""
+
+    async def script(peer: Peer, stream: int) -> None:
+        if len(server.peers) == 1:
+            await go.wait()
+        peer.answer(stream)
+
+    async def scenario() -> None:
+        options = ConnectionOptions(TcpKeepalive(3, 60, 5), max_duration=0.1)
+        async with server, AioMeshChannel(runtime_of(server.port, connection_options=options), TARGET) as channel:
+            method: Any = channel.unary_unary("/test.Echo/Unary")
+            first = asyncio.ensure_future(_of(method(b"x", timeout=PATIENCE)))
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            (connection,) = channel.pool.channels()[0]._all
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+            while not connection.draining:
+                await asyncio.sleep(0.001)
+            assert await method(b"x", timeout=PATIENCE) == b"answer"
+            assert len(server.peers) > 1 and not first.done()
+            go.set()
+            assert await first == b"answer"
+            while not connection.over:
+                await asyncio.sleep(0.001)
+
+    go, server = asyncio.Event(), WireServer(script)
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_nobody_reads_more_than_a_window() -> None:

@@ -78,6 +78,7 @@ class WireServer:
         self.peers: list[Peer] = []
         self.requests = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._scripts: set[asyncio.Future[Any]] = set()
 
     async def __aenter__(self) -> "WireServer":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -87,10 +88,10 @@ class WireServer:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for peer in self.peers:
-            peer.writer.transport.abort()
-        for task in self._tasks:
+            peer.writer.transport.abort()  # whoever reads it ends by that
+        for task in self._scripts:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._scripts, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -110,7 +111,7 @@ class WireServer:
                     self.requests += 1
                     done = self._script(peer, stream)
                     if isinstance(done, Awaitable):
-                        self._tasks.add(asyncio.ensure_future(done))
+                        self._scripts.add(asyncio.ensure_future(done))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

@@ -58,7 +58,7 @@ class AioMeshChannel(grpc.aio.Channel):
         self._warmed = EMPTY
         self._options = tuple(options)
         self._wire = read(self._options, compression)
-        self.pool: Subchannels[WireChannel] = Subchannels(runtime, self._make, WireChannel.close, by_authority=False)
+        self.pool: Subchannels[WireChannel] = Subchannels(runtime, self._make, WireChannel.close, ours=True)
         self.grpcio: Subchannels[grpc.aio.Channel] = Subchannels(runtime, self._make_grpcio, self._end_grpcio)
 
     def begin(self, method: str, request: bytes | None, asked: Asked, *, unary: bool) -> AioRpc:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from proxyless.identity.source import IdentitySource
-from proxyless.model.cluster import Cluster, ClusterKind, Endpoint, Health, UpstreamTls
+from proxyless.model.cluster import Cluster, ClusterKind, ConnectionOptions, Endpoint, Health, UpstreamTls
 from proxyless.model.route import Forward
 from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT
@@ -17,7 +17,7 @@ from proxyless.transport.tls import generation_of
 
 C = TypeVar("C")
 Make = Callable[[Endpoint, Cluster, str, Peer | None], C]
-_Key = tuple[tuple[str, int], UpstreamTls | None, str]
+_Key = tuple[tuple[str, int], UpstreamTls | None, str, ConnectionOptions | None]
 # So many endpoints are connected to ahead of the first call.
 MOST_AHEAD = 16
 
@@ -39,17 +39,15 @@ class Subchannel(Generic[C]):
 class Subchannels(Generic[C]):
     """``take`` one for an attempt, ``done`` when its call has ended.
 
-    make: a channel to an endpoint, for an authority and a peer. close: end one that has no calls. by_authority: a
-    channel knows one only, as grpcio's.
+    make: a channel to an endpoint, for an authority and a peer. close: end one that has no calls. ours: the channels
+    are for any authority, and follow their cluster's connection options; grpcio's are for one, and do not.
     """
 
-    def __init__(
-        self, runtime: Runtime, make: Make[C], close: Callable[[C], None], *, by_authority: bool = True
-    ) -> None:
+    def __init__(self, runtime: Runtime, make: Make[C], close: Callable[[C], None], *, ours: bool = False) -> None:
         self._runtime = runtime
         self._make = make
         self._close = close
-        self._by_authority = by_authority
+        self._ours = ours
         self._lock = threading.Lock()
         self._open: dict[_Key, Subchannel[C]] = {}
         self._peers: dict[tuple[tuple[str, int], UpstreamTls], Peer] = {}
@@ -91,7 +89,7 @@ class Subchannels(Generic[C]):
         generation = generation_of(self.identity, tls)
         with self._lock:
             self._sweep(now)
-            key = (endpoint.key, tls, authority if self._by_authority else "")
+            key = self._key(endpoint, cluster, authority)
             found = self._open.get(key)
             if found is not None and found.generation != generation:
                 # A new certificate or new trust: what is under way ends on the old connection.
@@ -122,8 +120,9 @@ class Subchannels(Generic[C]):
         first call connects to that itself.
         """
         found = ahead(snapshot, target, as_dialled=True)
-        name = target if self._by_authority else ""
-        return [one for one in found if (one[1].key, one[1].tls, name) not in self._open] if len(found) > 1 else []
+        if len(found) <= 1:
+            return []
+        return [(one, endpoint) for one, endpoint in found if self._key(endpoint, one, target) not in self._open]
 
     def channels(self) -> list[C]:
         with self._lock:
@@ -137,6 +136,12 @@ class Subchannels(Generic[C]):
                 self._retire(one)
         return [one.channel for one in left if one.calls]
 
+    def _key(self, endpoint: Endpoint, cluster: Cluster, authority: str) -> _Key:
+        return endpoint.key, endpoint.tls, "" if self._ours else authority, self._options(cluster)
+
+    def _options(self, cluster: Cluster) -> ConnectionOptions | None:
+        return cluster.connection_options if self._ours else None
+
     def _retire(self, one: Subchannel[C]) -> None:
         self._open.pop(one.key, None)
         one.retired = True
@@ -149,9 +154,14 @@ class Subchannels(Generic[C]):
         if snapshot is self._seen:
             return
         self._seen = snapshot
-        present = {endpoint.key for cluster in snapshot.clusters.values() for endpoint in cluster.endpoints}
+        present = {
+            (endpoint.key, self._options(cluster))
+            for cluster in snapshot.clusters.values()
+            for endpoint in cluster.endpoints
+        }
         for one in list(self._open.values()):
-            if (one.key[0] not in present and not one.passthrough) or (not one.calls and now - one.used > IDLE_TIMEOUT):
+            left = (one.key[0], one.key[3]) not in present and not one.passthrough
+            if left or (not one.calls and now - one.used > IDLE_TIMEOUT):
                 self._retire(one)
 
 

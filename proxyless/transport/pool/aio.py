@@ -2,21 +2,20 @@
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
-from proxyless.model.cluster import Cluster, Endpoint, UpstreamTls
+from proxyless.model.cluster import UpstreamTls
 from proxyless.model.errors import IdentityError, NotReadyError
 from proxyless.transport import tls as tls_layer
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, WireError
 from proxyless.transport.http2.aio import AsyncHttp2, AsyncStream
 from proxyless.transport.pool import fork
-from proxyless.transport.pool.connect import AddressInfo, Timings, Wait, keep_alive, max_streams, numeric
+from proxyless.transport.pool.connect import Timings, Wait, max_streams, open_tcp
 from proxyless.transport.pool.limits import Gates, Grant, Place, Waiter, gates_of
 from proxyless.transport.pool.store import SWEEP_EVERY, Bucket, Store, worn
 from proxyless.transport.runtime import Runtime
@@ -259,7 +258,7 @@ class AsyncPool:
         # Before the context is made: a swap in between makes the connection old, never an old one new.
         generation = tls_layer.generation_of(identity, tls)
         context = identity.client_context(tls) if tls is not None else None
-        sock = await self._tcp(endpoint, bucket.cluster, timings)
+        sock = await open_tcp(loop, endpoint, bucket.cluster, timings)
         connected = time.monotonic()
         timings.connect = connected - started - (timings.resolve or 0.0)
         name = tls_layer.server_name(endpoint, tls) if tls is not None else None
@@ -317,30 +316,6 @@ class AsyncPool:
         self._sweeping = False
         if self.store.sweep(time.monotonic()):
             self._sweep_later()
-
-    async def _tcp(self, endpoint: Endpoint, cluster: Cluster, timings: Timings) -> socket.socket:
-        loop = self._loop
-        places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
-        if not places:
-            started = time.monotonic()
-            places = await loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
-            timings.resolve = time.monotonic() - started
-        problem: OSError | None = None
-        for family, kind, protocol, _, where in places:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                keep_alive(sock, cluster)
-                await loop.sock_connect(sock, where)
-            except OSError as error:
-                sock.close()
-                problem = error
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
-        raise problem or OSError(f"{endpoint.address} has no address")
 
 
 class AsyncPools:

@@ -1,12 +1,14 @@
 """What who asks for a connection says, and what a new one reports about how it was made."""
 
+import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxyless.model.cluster import Cluster
+from proxyless.model.cluster import Cluster, Endpoint
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, PoolTimedOut, WireError
 
 # What getaddrinfo gives: family, type, protocol, canonical name, address.
@@ -84,3 +86,30 @@ def numeric(address: str, port: int) -> list[AddressInfo]:
         where = (address, port) if family == socket.AF_INET else (address, port, 0, 0)
         return [(family, socket.SOCK_STREAM, 0, "", where)]
     return []
+
+
+async def open_tcp(
+    loop: asyncio.AbstractEventLoop, endpoint: Endpoint, cluster: Cluster, timings: Timings
+) -> socket.socket:
+    """A socket that is connected to the first of the endpoint's addresses that answers. Raises OSError."""
+    places: Sequence[AddressInfo] = numeric(endpoint.address, endpoint.port)
+    if not places:
+        started = time.monotonic()
+        places = await loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+        timings.resolve = time.monotonic() - started
+    problem: OSError | None = None
+    for family, kind, protocol, _, where in places:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            keep_alive(sock, cluster)
+            await loop.sock_connect(sock, where)
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise problem or OSError(f"{endpoint.address} has no address")

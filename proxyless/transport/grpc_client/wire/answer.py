@@ -33,10 +33,9 @@ NO_STATUS = Status(grpc.StatusCode.UNKNOWN, "No status received")
 class Head(NamedTuple):
     """Of a response. lines: what the engine sees; initial: what the application does.
 
-    problem: why it is none of gRPC, None where it is. interim: another one follows.
+    problem: why it is none of gRPC, None where it is.
     """
 
-    interim: bool
     problem: Status | None
     encoding: str
     lines: tuple[tuple[str, str], ...]
@@ -61,9 +60,8 @@ def head(lines: Lines) -> Head:
             problem = _of_http(http)
         elif content and not content.startswith(b"application/grpc"):
             problem = Status(grpc.StatusCode.UNKNOWN, f"invalid content-type: {_text(content)[:100]}")
-    interim = len(http) == 3 and http.startswith(b"1")
     found = _ours(lines)
-    return Head(interim, problem, encoding, found, metadata(found))
+    return Head(problem, encoding, found, metadata(found))
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,6 @@ from proxyless.transport.grpc_client.wire.channel import WireChannel
 from proxyless.transport.grpc_client.wire.connection import WireConnection
 from proxyless.transport.grpc_client.wire.head import InvalidMetadata, custom, opening, timeout
 from proxyless.transport.grpc_client.wire.options import WireOptions, encoding_of
-from proxyless.transport.grpc_wire.connection import STREAM_WINDOW
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Lines
 from proxyless.transport.grpc_wire.messages import BadMessage, Messages, frame
@@ -30,8 +29,8 @@ _EXPIRED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 # Seconds by which a timer, or a server's clock, may be early.
 _EARLY = 0.01
-# Credit is given back in pieces of this many bytes.
-_PIECE = STREAM_WINDOW // 4
+# Bytes at once that may have used up a good part of a window.
+_LARGE = 1024
 
 _Waiters = list[asyncio.Future[None]]
 
@@ -47,7 +46,7 @@ class WireAttempt(Stream):
 
     __slots__ = (
         "_again", "_block", "_callbacks", "_connection", "_enders", "_failed", "_final", "_finished", "_found", "_head",
-        "_kept", "_loop", "_messages", "_options", "_owed", "_pool", "_raw", "_readers", "_record", "_request", "_rpc",
+        "_kept", "_loop", "_messages", "_options", "_pool", "_raw", "_readers", "_record", "_request", "_rpc",
         "_step", "_subchannel", "_timer", "_whole", "_writers", "_written", "encoding", "initial", "status",
     )  # fmt: skip
 
@@ -79,7 +78,6 @@ class WireAttempt(Stream):
         self._messages = Messages(options.most_received)
         self._raw: deque[tuple[bytes, int]] = deque()  # data, and what it took of the window
         self._found: deque[bytes] = deque()
-        self._owed = 0
         self._finished: Status | None = None  # the server's, while what came before it is unread
         self._final: Status | None = None
         self._failed: Failed | None = None
@@ -183,9 +181,7 @@ class WireAttempt(Stream):
         connection.data(self, self._framed(message))
         connection.spoken()
         connection.flush_soon()
-        while (self.waiting or connection.paused) and self._final is None:
-            if connection.paused:
-                connection.writers[self.on_room] = None
+        while self.waiting and self._final is None:
             await self._wait(self._writers)
 
     async def done_writing(self) -> None:
@@ -236,19 +232,10 @@ class WireAttempt(Stream):
     # ---- told by the connection
 
     def on_head(self, lines: Lines, end: bool) -> None:
-        if self._head is not None:
-            if end:
-                self._finish(answer.status_of(lines))
-            else:
-                self._broken("a head amid the messages")
-            return
         if end:
             self._finish(answer.status_of(lines))
             return
-        head = answer.head(lines)
-        if head.interim:
-            return
-        self._head = head
+        self._head = head = answer.head(lines)
         if head.problem is not None:
             self._settle(head.problem)
             return
@@ -258,9 +245,6 @@ class WireAttempt(Stream):
             _release(self._readers)
 
     def on_data(self, data: bytes, credit: int, end: bool) -> None:
-        if self._head is None:
-            self._broken("data before a head")
-            return
         self._raw.append((data, credit))
         if self._whole:
             self._look()
@@ -311,16 +295,16 @@ class WireAttempt(Stream):
             try:
                 self._found += self._messages.feed(data)
             except BadMessage as error:
+                self._found += error.before
                 raw.clear()
                 code = CODES[error.status]
                 whose = "CLIENT: " if code is grpc.StatusCode.RESOURCE_EXHAUSTED else ""
                 self._settle(Status(code, f"{whose}{error}"))
                 return
-            self._owed += credit
-            if self._owed >= _PIECE and self._connection is not None:
-                self._connection.consumed(self, self._owed)
-                self._connection.flush_soon()
-                self._owed = 0
+            if self._connection is not None and not self.gone:
+                self._connection.consumed(self, credit)
+                if len(data) >= _LARGE:
+                    self._connection.flush_soon()
         if not raw and self._finished is not None:
             self._settle(self._finished)
 
@@ -347,9 +331,6 @@ class WireAttempt(Stream):
             if (remaining := self._rpc.remaining()) is not None:
                 self._timer = self._loop.call_later(remaining, self._late)
 
-    def _broken(self, why: str) -> None:
-        self._fail(Status(grpc.StatusCode.INTERNAL, why), FailureKind.RESET)
-
     def _fail(self, status: Status, kind: FailureKind) -> None:
         self._settle(status, self._failure(kind, status.details))
 
@@ -368,8 +349,6 @@ class WireAttempt(Stream):
                 self._subchannel.channel.withdraw(self)
         else:
             self._stop_sending()
-            if self._connection.writers:
-                self._connection.writers.pop(self.on_room, None)
         _release(self._readers)
         _release(self._writers)
         _release(self._enders)

@@ -14,6 +14,7 @@ from proxyless.model.errors import IdentityError, ProxylessError
 from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT
 from proxyless.transport.grpc_client.wire.connection import WireConnection
 from proxyless.transport.grpc_client.wire.options import WireOptions
+from proxyless.transport.pool.connect import Timings, max_streams, open_tcp
 from proxyless.transport.tls import explain, offering, server_name, verify
 
 logger = logging.getLogger("proxyless.grpc")
@@ -34,7 +35,8 @@ class WireChannel:
     """For one event loop. States are gRPC's (connectivity-semantics-and-api.md).
 
     Without a connection a call waits for the one that is being made; after a failure calls fail at once, until the
-    next attempt has succeeded, which begins by itself. What the peer's limit of streams holds back waits in order.
+    next attempt has succeeded, which begins by itself. What the peer's limit of streams holds back waits in order; what
+    the cluster's own limit does gets a further connection.
     """
 
     def __init__(
@@ -44,29 +46,30 @@ class WireChannel:
         self._loop = loop
         self._identity = identity
         self._endpoint = endpoint
+        self._cluster = cluster
         self._options = options
+        self._max_streams = max_streams(cluster)
         self._patience = options.connect_timeout or cluster.connect_timeout
         idle = options.idle_timeout if options.idle_timeout is not None else cluster.idle_timeout
         self._idle_timeout = max(1.0, IDLE_TIMEOUT if idle is None else idle)
-        self._connection: WireConnection | None = None
+        self._usable: list[WireConnection] = []  # they take calls, the first that has room the next
         self._all: set[WireConnection] = set()
         self._waiting: dict[Wants, None] = {}
         self._connecting: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of the next attempt, or of idleness
+        self._timer: asyncio.TimerHandle | None = None  # of the next attempt
         self._back_off = options.back_off
         self._failed = ""
         self._wanted = self._closed = False
 
     def submit(self, call: Wants) -> None:
-        connection = self._connection
-        if connection is not None and not self._waiting and _has_room(connection):
+        if not self._waiting and (connection := self._with_room()) is not None:
             call.on_connection(connection)
-        elif self._closed or (self._failed and connection is None):
+        elif self._closed or (self._failed and not self._usable):
             self._wanted = True
             call.on_no_connection(self._failed or "the channel is closed")
         else:
             self._waiting[call] = None
-            self._connect()
+            self._connect_for_waiting()
 
     def withdraw(self, call: Wants) -> None:
         self._waiting.pop(call, None)
@@ -74,7 +77,7 @@ class WireChannel:
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         if self._closed:
             return grpc.ChannelConnectivity.SHUTDOWN
-        if self._connection is not None:
+        if self._usable:
             return grpc.ChannelConnectivity.READY
         if self._failed:
             return grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -85,7 +88,7 @@ class WireChannel:
     def close(self) -> None:
         """Also what is under way."""
         self._closed = True
-        self._connection = None
+        self._usable.clear()
         self._cancel_timer()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -95,8 +98,13 @@ class WireChannel:
 
     # ---- connecting
 
+    def _connect_for_waiting(self) -> None:
+        full = self._max_streams is not None and all(len(one.streams) >= self._max_streams for one in self._usable)
+        if not self._usable or full:
+            self._connect()
+
     def _connect(self) -> None:
-        if self._connection is None and self._connecting is None and not self._closed:
+        if self._connecting is None and not self._closed:
             self._cancel_timer()
             self._connecting = self._loop.create_task(self._make())
 
@@ -123,8 +131,10 @@ class WireChannel:
         if why:
             self._retry_later(why)
             return
-        self._connection, self._failed, self._back_off = made, "", self._options.back_off
-        self._timer = self._loop.call_later(self._idle_timeout, self._look_whether_idle)
+        self._usable.append(made)
+        self._failed, self._back_off = "", self._options.back_off
+        options = self._cluster.connection_options
+        made.live(self._idle_timeout, options.max_duration if options is not None else None)
         self._on_change(made)  # it may have ended meanwhile
         self._serve()
 
@@ -134,9 +144,12 @@ class WireChannel:
         context = None if tls is None else identity.client_context(tls)
         name = None if tls is None else server_name(endpoint, tls) or ""
         made = WireConnection(loop, self._options, self._on_change)
-        transport, _ = await loop.create_connection(
-            lambda: made, endpoint.address, endpoint.port, ssl=context, server_hostname=name
-        )
+        sock = await open_tcp(loop, endpoint, self._cluster, Timings())
+        try:
+            transport, _ = await loop.create_connection(lambda: made, sock=sock, ssl=context, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
         try:
             if tls is not None:
                 secured = transport.get_extra_info("ssl_object")
@@ -153,6 +166,8 @@ class WireChannel:
         return made
 
     def _retry_later(self, why: str) -> None:
+        if self._usable:  # what waits is served by those
+            return
         self._failed, self._wanted = why, False
         back_off = self._back_off * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         self._back_off = min(self._back_off * _GROWTH, self._options.most_back_off)
@@ -175,41 +190,34 @@ class WireChannel:
 
     def _on_change(self, connection: WireConnection) -> None:
         if connection.draining:
-            if connection is self._connection:
-                self._connection = None
-                self._cancel_timer()
+            if connection in self._usable:
+                self._usable.remove(connection)
                 if self._waiting:
-                    self._connect()
+                    self._connect_for_waiting()
             if connection.over:
                 self._all.discard(connection)
-            elif not connection.streams:
+            elif connection in self._all and not connection.streams:
                 connection.finish()
-        elif self._waiting and connection is self._connection:
+        elif self._waiting:
             self._serve()
 
+    def _with_room(self) -> WireConnection | None:
+        most = self._max_streams
+        for one in self._usable:
+            open_now = len(one.streams)
+            if open_now < one.limit and (most is None or open_now < most) and not one.draining:
+                return one
+        return None
+
     def _serve(self) -> None:
-        connection = self._connection
-        while self._waiting and connection is not None and connection is self._connection and _has_room(connection):
+        while self._waiting and (connection := self._with_room()) is not None:
             call = next(iter(self._waiting))
             del self._waiting[call]
             call.on_connection(connection)
-
-    def _look_whether_idle(self) -> None:
-        connection, now = self._connection, self._loop.time()
-        if connection is None:
-            return
-        left = self._idle_timeout - (0.0 if connection.streams else now - connection.idle_since)
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look_whether_idle)
-        else:
-            self._connection = None
-            connection.finish()
+        if self._waiting:
+            self._connect_for_waiting()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _has_room(connection: WireConnection) -> bool:
-    return not connection.draining and len(connection.streams) < connection.limit

@@ -8,8 +8,6 @@ from proxyless.transport.grpc_client.wire.options import WireOptions
 from proxyless.transport.grpc_wire.connection import Connection
 from proxyless.transport.tls import explain
 
-# Bytes that may wait for a peer that makes us answer and does not read.
-_MOST_UNSENT = 8 * 1024 * 1024
 # Seconds between pings once ``WireOptions.quiet_pings`` are used up.
 _QUIET_INTERVAL = 60.0
 _PING = b"proxless"
@@ -19,8 +17,7 @@ class WireConnection(Connection, asyncio.Protocol):
     """Says nothing before ``begin``: its owner verifies the peer first.
 
     changed: told when there may be room again, when it takes no more, and when it is over. peer: the SPIFFE ID it
-    proved. paused: the transport takes no more now; ``on_writable`` of streams in ``writers`` follows. idle_since: loop
-    time at which the last stream ended.
+    proved. idle_since: loop time at which the last stream ended.
     """
 
     def __init__(
@@ -33,12 +30,11 @@ class WireConnection(Connection, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._begun = self._flushing = False
         self._ready: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._idle_timeout = 0.0
         self._heard = 0.0
         self._pinged: float | None = None
         self._quiet = 0
-        self.paused = False
-        self.writers: dict[Callable[[], None], None] = {}
         self.peer = ""
         self.idle_since = loop.time()
 
@@ -47,7 +43,14 @@ class WireConnection(Connection, asyncio.Protocol):
         self.flush()
         if (time := self._options.keepalive) is not None:
             self._heard = self._loop.time()
-            self._timer = self._loop.call_later(time, self._keep_alive)
+            self._later(time, self._keep_alive)
+
+    def live(self, idle_timeout: float, max_duration: float | None) -> None:
+        """Until it has had no stream for so long, or is so old; seconds."""
+        self._idle_timeout = idle_timeout
+        self._later(idle_timeout, self._look_whether_idle)
+        if max_duration is not None:
+            self._later(max_duration, self.leave)
 
     async def ready(self) -> None:
         """Until the server's SETTINGS have shown that it speaks HTTP/2. Raises ConnectionError."""
@@ -56,6 +59,12 @@ class WireConnection(Connection, asyncio.Protocol):
                 raise ConnectionError(self.over)
             self._ready = self._loop.create_future()
             await self._ready
+
+    def leave(self) -> None:
+        """It takes no further streams; with the last it is finished."""
+        if not self.draining:
+            self.draining = True
+            self._changed(self)
 
     def finish(self) -> None:
         """It is needed no more."""
@@ -86,9 +95,6 @@ class WireConnection(Connection, asyncio.Protocol):
         data = self.take()
         if data and not transport.is_closing():
             transport.write(data)
-            if self.paused and transport.get_write_buffer_size() > _MOST_UNSENT and not self.writers:
-                self.lost("the server makes us say much and reads none of it")
-                transport.abort()
         if self.over:
             transport.close()
 
@@ -101,9 +107,10 @@ class WireConnection(Connection, asyncio.Protocol):
             self.idle_since = self._loop.time()
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
-        if self.over and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.over:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
         self._changed(self)
 
     # ---- called by the event loop
@@ -112,7 +119,7 @@ class WireConnection(Connection, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._pinged is not None or self._timer is not None:
+        if self._options.keepalive is not None:
             self._heard = self._loop.time()
         self.feed(data)
         self.flush()
@@ -122,18 +129,27 @@ class WireConnection(Connection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost("Socket closed" if exc is None else explain(exc))
-        self.resume_writing()
 
     def pause_writing(self) -> None:
-        self.paused = True
+        self.pause()
 
     def resume_writing(self) -> None:
-        self.paused = False
-        writers, self.writers = self.writers, {}
-        for wake in writers:
-            wake()
+        self.resume()
+        self.flush()
 
-    # ---- keepalive (gRFC A8)
+    # ---- timers
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        self._timers[what] = self._loop.call_later(seconds, what)
+
+    def _look_whether_idle(self) -> None:
+        left = self._idle_timeout - (0.0 if self.streams else self._loop.time() - self.idle_since)
+        if left > 0:
+            self._later(left, self._look_whether_idle)
+        else:
+            self.leave()
+
+    # Keepalive: gRFC A8.
 
     def _keep_alive(self) -> None:
         options, now = self._options, self._loop.time()
@@ -161,4 +177,4 @@ class WireConnection(Connection, asyncio.Protocol):
                 self.ping(_PING)
                 self.flush()
                 left = options.keepalive_timeout
-        self._timer = self._loop.call_later(left, self._keep_alive)
+        self._later(left, self._keep_alive)
