@@ -125,7 +125,8 @@ class Decoder:
                 continue
             else:
                 line, position = self._literal(block, position, first)
-                simple = False
+                # As our own answers are: without any index, and the same each time.
+                simple = simple and first & 0xF0 == 0
             begun = True
             left -= len(line[0]) + len(line[1]) + _OVERHEAD
             if left >= 0:
