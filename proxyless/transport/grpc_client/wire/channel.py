@@ -196,8 +196,9 @@ class WireChannel:
                     self._connect_for_waiting()
             if connection.over:
                 self._all.discard(connection)
-            elif connection in self._all and not connection.streams:
-                connection.finish()
+            elif not connection.streams:
+                # In a moment: the last stream is told why it ended, and that was not by this.
+                self._loop.call_soon(_finish, connection)
         elif self._waiting:
             self._serve()
 
@@ -221,3 +222,8 @@ class WireChannel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _finish(connection: WireConnection) -> None:
+    if not connection.streams:
+        connection.finish()
