@@ -16,6 +16,8 @@ FIRST_FRAME_SIZE = 16_384
 
 
 def unpadded(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
+    if not payload:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
+    if payload[0] >= len(payload):
         raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than frame")
     return payload[1 : len(payload) - payload[0]]

@@ -34,6 +34,8 @@ _MOST_KEPT, _LONGEST_KEPT = 64, 128
 _MOST_INTEGER = 1 << 24
 # A list that is too large costs its stream, one of so many times what we take the connection: reading on is work.
 _FAR_TOO_LARGE = 4
+# RFC 7541 section 4.2 has two; hpack's encoder tells of each change since the last block.
+_MOST_UPDATES = 32
 
 
 def encode(lines: Iterable[Line]) -> bytes:
@@ -102,7 +104,7 @@ class Decoder:
 
     def _decode(self, block: bytes) -> Lines:
         found: list[Line] = []
-        position, end, left, simple, begun = 0, len(block), self._most, True, False
+        position, end, left, simple, begun, updates = 0, len(block), self._most, True, False, 0
         least = -_FAR_TOO_LARGE * left
         while position < end:
             first = block[position]
@@ -119,9 +121,11 @@ class Decoder:
                     size, position = _more(block, position, size)
                 if begun or size > TABLE_SIZE:
                     raise ConnectionFault(Code.COMPRESSION_ERROR, "a table size where none may be, or too large a one")
+                updates += 1
+                if updates > _MOST_UPDATES:
+                    raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that is all table sizes")
                 self._limit, simple = size, False
                 self._shrink()
-                left -= _OVERHEAD  # no honest peer has many
                 continue
             else:
                 line, position = self._literal(block, position, first)
