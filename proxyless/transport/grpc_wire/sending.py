@@ -62,7 +62,7 @@ class Sending:
 
     def head(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
         """A head or, with ``end``, trailers, which follow what still waits for the windows. Of ``encode``."""
-        if not _may_send(stream):
+        if self.over or not _may_send(stream):
             return
         if stream.unsent:
             stream.unsent.append(Unsent(b"", end, block))
@@ -72,7 +72,7 @@ class Sending:
     def data(self, stream: Stream, data: bytes, *, end: bool = False) -> None:
         """What the windows hold back waits, counted in ``stream.waiting``; then ``on_room`` tells when it is gone."""
         size = len(data)
-        if not _may_send(stream) or not (size or end):
+        if self.over or not _may_send(stream) or not (size or end):
             return
         if size <= self._sendable and size <= stream.sendable and size <= self._peer_frame and not stream.unsent:
             self._write_data(stream, data, size, end)
