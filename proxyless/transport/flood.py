@@ -29,4 +29,5 @@ class FloodBudget:
 
     def sent(self) -> None:
         """A head or data was sent."""
-        self._left = min(self._left + _ANSWERS, _BURST)
+        left = self._left + _ANSWERS
+        self._left = left if left < _BURST else _BURST

@@ -14,7 +14,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from proxyless.transport.grpc_wire.errors import Code, ConnectionFault, HeadMalformed, HeadTooLarge
-from proxyless.transport.grpc_wire.fields import Line, Lines, sound
+from proxyless.transport.grpc_wire.fields import Line, Lines, sound, sound_names, sound_values
 
 __all__ = ["Decoder", "Line", "Lines", "encode", "literal"]
 
@@ -27,6 +27,8 @@ NO_TABLE = b"\x20"
 _STATIC: Lines = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 _FULL = {line: index for index, line in reversed(list(enumerate(_STATIC, 1)))}
 _NAMES = {line[0]: index for index, line in reversed(list(enumerate(_STATIC, 1)))}
+# The only line of the static table that HTTP/2 does not allow.
+_TRANSFER_ENCODING = 57
 # Never to be kept in any table on the way (RFC 7541 section 7.1.3).
 _SECRET = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
 # What is remembered is bounded in bytes too: blocks and lines are of a peer's making.
@@ -40,7 +42,9 @@ _MOST_UPDATES = 32
 
 def encode(lines: Iterable[Line]) -> bytes:
     """A block. Names are lower case and values free of CR, LF and NUL already: nothing is checked here."""
-    return b"".join([(_line if len(line[1]) <= _LONGEST_KEPT else literal)(*line) for line in lines])
+    return b"".join(
+        [_line(name, value) if len(value) <= _LONGEST_KEPT else literal(name, value) for name, value in lines]
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -102,9 +106,12 @@ class Decoder:
         except (IndexError, HPACKDecodingError):
             raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that cannot be decoded") from None
 
-    def _decode(self, block: bytes) -> Lines:
+    def _decode(self, block: bytes) -> Lines:  # noqa: PLR0915
         found: list[Line] = []
-        position, end, left, simple, begun, updates = 0, len(block), self._most, True, False, 0
+        names: list[bytes] = []  # those that are of no table,
+        values: list[bytes] = []  # and values
+        position, end, left, steady, begun, updates = 0, len(block), self._most, True, False, 0
+        # One long loop: calls would be half of its price.
         least = -_FAR_TOO_LARGE * left
         while position < end:
             first = block[position]
@@ -114,6 +121,8 @@ class Decoder:
                 if index == 0x7F:
                     index, position = _more(block, position, index)
                 line = self._entry(index)
+                if index == _TRANSFER_ENCODING:
+                    self._doubted = True
             elif first & 0xE0 == 0x20:
                 size = first & 0x1F
                 position += 1
@@ -124,47 +133,54 @@ class Decoder:
                 updates += 1
                 if updates > _MOST_UPDATES:
                     raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that is all table sizes")
-                self._limit, simple = size, False
+                self._limit, steady = size, False
                 self._shrink()
                 continue
             else:
-                line, position = self._literal(block, position, first)
-                # As our own answers are: without any index, and the same each time.
-                simple = simple and first & 0xF0 == 0
+                bits = 0x3F if first & 0x40 else 0x0F
+                index = first & bits
+                position += 1
+                if index == bits:
+                    index, position = _more(block, position, index)
+                if index:
+                    name = self._entry(index)[0]
+                    if index == _TRANSFER_ENCODING:
+                        self._doubted = True
+                else:
+                    name, position = _string(block, position)
+                    names.append(name)
+                # As _string, which is a call more for each line.
+                size = block[position]
+                if size < 0x7F:
+                    start, position = position + 1, position + 1 + size
+                    value = block[start:position]
+                else:
+                    value, position = _string(block, position)
+                values.append(value)
+                line = (name, value)
+                if first & 0x40:
+                    self._add(line)
+                    steady = False
             begun = True
             left -= len(line[0]) + len(line[1]) + _OVERHEAD
             if left >= 0:
                 found.append(line)
             elif left < least:
                 raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header list far larger than we take")
+        if position > end:
+            raise IndexError
+        if values and not (sound_values(values) and sound_names(names)):
+            self._doubted = True
         if left < 0:
             raise HeadTooLarge(f"a header list of more than {self._most} bytes")
-        if self._doubted and not all(sound(line) for line in found):
+        if self._doubted and not sound(found):
             raise HeadMalformed("a header field that HTTP/2 does not allow")
         lines = tuple(found)
-        if simple and end <= _LONGEST_KEPT:
+        if steady and end <= _LONGEST_KEPT:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[block] = lines
         return lines
-
-    def _literal(self, block: bytes, position: int, first: int) -> tuple[Line, int]:
-        bits = 0x3F if first & 0x40 else 0x0F
-        index = first & bits
-        position += 1
-        if index == bits:
-            index, position = _more(block, position, index)
-        if index:
-            name = self._entry(index)[0]
-        else:
-            name, position = _string(block, position)
-        value, position = _string(block, position)
-        line = (name, value)
-        if not sound(line):
-            self._doubted = True
-        if first & 0x40:
-            self._add(line)
-        return line, position
 
     def _entry(self, index: int) -> Line:
         if index <= 0:

@@ -71,11 +71,12 @@ class Sending:
 
     def data(self, stream: Stream, data: bytes, *, end: bool = False) -> None:
         """What the windows hold back waits, counted in ``stream.waiting``; then ``on_room`` tells when it is gone."""
-        size = len(data)
-        if self.over or not _may_send(stream) or not (size or end):
+        if self.over or not _may_send(stream):
             return
+        size = len(data)
         if size <= self._sendable and size <= stream.sendable and size <= self._peer_frame and not stream.unsent:
-            self._write_data(stream, data, size, end)
+            if size or end:
+                self._write_data(stream, data, size, end)
             return
         stream.unsent.append(Unsent(memoryview(data), end))
         stream.waiting += size
