@@ -54,6 +54,8 @@ def _said(value: str) -> Mapping[str, Any]:
 
 
 def _snake(name: str) -> str:
+    if name.islower():
+        return name
     return "".join(f"_{letter.lower()}" if "A" <= letter <= "Z" else letter for letter in name)
 
 

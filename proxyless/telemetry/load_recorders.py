@@ -13,6 +13,7 @@ from typing import Self
 
 from proxyless.model.load_report import LoadReport
 from proxyless.telemetry.context import current
+from proxyless.telemetry.metrics import reset_after_fork
 from proxyless.telemetry.process_load import ProcessLoad
 
 
@@ -29,7 +30,7 @@ def _share(value: float) -> bool:
 
 
 class _Values:
-    """The metrics that one recorder has."""
+    """The metrics that one recorder has. No lock: each change is one operation on a dictionary."""
 
     __slots__ = ("_maps", "_numbers")
 
@@ -43,12 +44,12 @@ class _Values:
 
     def _put_into(self, name: str, key: str, value: float, valid: Callable[[float], bool]) -> None:
         if valid(value):
-            # Anew: others may be reading the one there is.
-            self._maps[name] = {**self._maps.get(name, {}), str(key): float(value)}
+            self._maps.setdefault(name, {})[str(key)] = float(value)
 
     def report(self) -> LoadReport:
         """What was recorded so far."""
-        return LoadReport(**self._numbers, **self._maps)  # type: ignore[arg-type]
+        maps = {name: dict(values) for name, values in list(self._maps.items())}
+        return LoadReport(**self._numbers, **maps)  # type: ignore[arg-type]
 
 
 class CallMetricRecorder(_Values):
@@ -109,11 +110,10 @@ class ServerMetricRecorder(_Values):
     requests there were so far, and how many errors among them.
     """
 
-    __slots__ = ("_lock", "_measured", "with_calls")
+    __slots__ = ("_measured", "with_calls")
 
     def __init__(self, served: Callable[[], tuple[int, int]], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._lock = threading.Lock()
         self._measured = ProcessLoad(served, clock)
         self.with_calls = False
 
@@ -138,13 +138,11 @@ class ServerMetricRecorder(_Values):
         self._put("eps", value, _at_least_zero)
 
     def set_utilization_metric(self, name: str, value: float) -> None:
-        with self._lock:
-            self._put_into("utilization", name, value, _share)
+        self._put_into("utilization", name, value, _share)
 
     def set_all_utilization_metrics(self, metrics: Mapping[str, float]) -> None:
         """These and no others."""
-        with self._lock:
-            self._maps["utilization"] = {str(name): float(value) for name, value in metrics.items() if _share(value)}
+        self._maps["utilization"] = {str(name): float(value) for name, value in metrics.items() if _share(value)}
 
     def delete_cpu_utilization_metric(self) -> None:
         """What is deleted is measured again, or not told."""
@@ -163,14 +161,12 @@ class ServerMetricRecorder(_Values):
         self._numbers.pop("eps", None)
 
     def delete_utilization_metric(self, name: str) -> None:
-        with self._lock:
-            self._maps["utilization"] = {
-                key: value for key, value in self._maps.get("utilization", {}).items() if key != name
-            }
+        self._maps.get("utilization", {}).pop(name, None)
 
     def report(self) -> LoadReport:
         """What was set, over what was measured."""
-        return super().report().over(self._measured.report())
+        measured = self._measured.report()
+        return super().report().over(measured) if self._numbers or self._maps else measured
 
     def of_call(self, recorded: CallMetricRecorder | None) -> LoadReport | None:
         """What the answer to a request tells; None for nothing."""
@@ -180,7 +176,18 @@ class ServerMetricRecorder(_Values):
         return whole if recorded is None else recorded.report().over(whole)
 
 
-_making = threading.Lock()
+class _Making:
+    """Threads of one request share its recorder, whoever makes it."""
+
+    def __init__(self) -> None:
+        self.reset()
+        reset_after_fork(self)
+
+    def reset(self) -> None:
+        self.lock = threading.Lock()
+
+
+_making = _Making()
 
 
 def call_metrics() -> CallMetricRecorder:
@@ -191,7 +198,7 @@ def call_metrics() -> CallMetricRecorder:
     context = current.get()
     if context is None:
         return CallMetricRecorder()
-    with _making:  # threads of one request share it
+    with _making.lock:
         if context.metrics is None:
             context.metrics = CallMetricRecorder()
         return context.metrics

@@ -214,3 +214,7 @@ def test_balancing_by_the_load_that_servers_tell(tmp_path: Path, monkeypatch: py
             until("nine of ten", lambda: client.calls(60) or client.names[-60:].count("idle") >= 48)
             assert set(client.names) >= {"idle", "busy"}
             assert refused(mesh) == []
+            types = running.api("GET", "proxy-config/client")["types"]
+            accepted = next(each for each in types if each["type"] == "clusters")["accepted"]
+            policy = accepted["outbound|50051||hello.default.svc.cluster.local"]["loadBalancingPolicy"]
+            assert "client_side_weighted_round_robin" in str(policy)
