@@ -12,14 +12,14 @@ _ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,256}\Z")
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
+# What is kept of 32 hex digits; the version's is not, the variant's is made of one.
+_PARTS = re.compile("(.{8})(.{4}).(.{3})(.)(.{3})(.{12})")
+
+
 def _uuids(count: int) -> list[str]:
     """Random, version 4, as Envoy makes them."""
-    text = digits(32 * count)
-    return [
-        f"{text[at : at + 8]}-{text[at + 8 : at + 12]}-4{text[at + 13 : at + 16]}-"
-        f"{_VARIANT[text[at + 16]]}{text[at + 17 : at + 20]}-{text[at + 20 : at + 32]}"
-        for at in range(0, len(text), 32)
-    ]
+    found = _PARTS.findall(digits(32 * count))
+    return [f"{a}-{b}-4{c}-{_VARIANT[variant]}{d}-{e}" for a, b, c, variant, d, e in found]
 
 
 new_request_id = Supply(_uuids).take

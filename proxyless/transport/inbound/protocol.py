@@ -25,7 +25,7 @@ from proxyless.transport.inbound.cycle import Cycle
 from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
 from proxyless.transport.inbound.server_state import MeshServerState
-from proxyless.transport.inbound.target import target
+from proxyless.transport.inbound.target import remembered, target
 
 log = logging.getLogger("proxyless.inbound")
 
@@ -231,13 +231,18 @@ class MeshProtocol(HttpToolsProtocol):
             return
         parser, url = self.parser, self.url
         version, method = parser.get_http_version(), parser.get_method().decode("ascii")
-        if self._is_too_large():
+        if (len(self.headers) > MAX_HEADERS or self._head_at_most > MAX_HEAD_BYTES) and self._is_too_large():
             self._refuse(*_TOO_LARGE)
             return
-        if (problem := line_problem(version, method, url, self.headers)) is not None:
-            self._refuse(*problem)
-            return
-        asked, query = target(url, method)
+        # A path that is remembered has passed the questions about it.
+        known = remembered(url) if version == "1.1" and method != "CONNECT" else None
+        if known is None:
+            if (problem := line_problem(version, method, url, self.headers)) is not None:
+                self._refuse(*problem)
+                return
+            asked, query = target(url, method)
+        else:
+            asked, query = known, b""
         old, drop_underscores = version == "1.0", self._mesh.drop_underscores
         request = read(method, asked, query, self.headers, self.facts, self.scheme or "", old, drop_underscores)
         expects = False

@@ -35,6 +35,11 @@ class Target:
             self.path = unquote(judged) if "%" in judged else judged
 
 
+def remembered(url: bytes) -> Target | None:
+    """What ``target`` has found for a request line like this, if that was a path without query; never "*"."""
+    return _targets.get(url)
+
+
 def target(url: bytes, method: str) -> tuple[Target, bytes]:
     """What a request line asks for: the path, and the query without its question mark."""
     if not url.startswith(b"/"):
