@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from proxyless.model.inbound import InboundListener
 from proxyless.model.snapshot import EMPTY, Origin, Snapshot
 from proxyless.xds_client.assemble import Assembler
 from proxyless.xds_client.compile.decode import InvalidResource
@@ -34,6 +35,15 @@ def compile_snapshot(
                 entries[kind].setdefault(name, Entry(absent=True))
     assembly = assembler.build(entries, targets, {})
     return Snapshot(1, origin, assembly.listeners, assembly.clusters, assembly.inbound)
+
+
+def compile_inbound(resources: Mapping[str, Mapping[str, bytes]], name: str, port: int) -> InboundListener:
+    """What a server would make of its listener ``name``. Raises InvalidResource where it would refuse it."""
+    entries = load_entries({Kind.LISTENER: resources.get(Kind.LISTENER.type_url, {})}, live=True)
+    found = entries[Kind.LISTENER].get(name, Entry(absent=True))
+    if found.refused:
+        raise InvalidResource(name, found.refused)
+    return Assembler(EMPTY).build(entries, (), {name: port}).inbound.get(port, InboundListener(port))
 
 
 def load_entries(resources: Mapping[Kind, Mapping[str, bytes]], *, live: bool) -> dict[Kind, dict[str, Entry]]:
