@@ -203,6 +203,8 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
         "endpoint": str(attempt.endpoint),
         "status": attempt.status,
         "failure": f"{attempt.failure.kind.value}: {attempt.failure.detail}" if attempt.failure else None,
+        "hedge": attempt.hedge,
+        "lost": attempt.lost,
         "reused_connection": attempt.reused,
         "seconds": {phase: getattr(attempt, phase) for phase in PHASES},
     }

@@ -8,40 +8,36 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from proxyless.engine import fault, hygiene, load_reports, mutations, replies, retry, rewrite
+from proxyless.engine import fault, hygiene, load_reports, replies, retry, rewrite, sent
+from proxyless.engine.answers import WHOLE, Answers, Headers, nothing
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
 from proxyless.engine.decision import Decision
-from proxyless.engine.hashing import NO_HASH, RequestHash, request_hash
+from proxyless.engine.hashing import NO_HASH, request_hash
+from proxyless.engine.hedging import Hedging
 from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.request import Request
-from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Flag, Outcome, Respond, Step
+from proxyless.engine.steps import Answered, Attempt, Delay, FailureKind, Flag, Outcome, Respond, Step
 from proxyless.engine.timeouts import NO_LIMITS, Limits, expected_ms
-from proxyless.model.cluster import Cluster, ClusterKind, DropOverload, Endpoint
+from proxyless.model.cluster import Cluster, ClusterKind, Endpoint
 from proxyless.model.route import DirectResponse, Fault, Forward, Redirect, Refused, RetryPolicy
 
-Headers = list[tuple[str, str]]
-_WHOLE = "the call's timeout"
 # Looking a member up in an enum's class costs Python 3.11 more than comparing with it.
 _PASSTHROUGH = ClusterKind.PASSTHROUGH
 
 
-class Call:
+class Call(Answers):
     """``next_step`` and ``report`` in turns until ``next_step`` gives None, then ``finish``.
 
     deadline: monotonic seconds before which the response's body must have ended, None for no limit.
     """
 
     # What few calls have, or only later: each is one assignment less for the others.
-    _hash: RequestHash | None = None
     _retry_hold: Hold | None = None
-    out_of_time = False  # the call's own deadline ended it, not an attempt's
     _state: ClusterState | None = None
-    _hold: Hold | None = None
     _head: tuple[Headers, str, str] | None = None
     _retry: RetryPolicy | None = None
     _tried: frozenset[tuple[str, int]] = frozenset()
     _fault: Fault | None = None
-    _ends_call = False
     _limits = NO_LIMITS
     _concerned = True
 
@@ -110,54 +106,66 @@ class Call:
         """What to do now; None once the call has its answer."""
         return self._next()
 
-    def report(self, outcome: Outcome) -> None:
-        """What became of the last Attempt. Decides whether there is another."""
+    def report(self, outcome: Outcome, number: int = 0) -> None:
+        """What became of the last Attempt, or of the hedged one of that number. Decides whether there is another."""
         now = self._clock()
         record = self.record
-        attempt = record.attempts[-1]
+        hedging = self._hedging
+        flight = None if hedging is None else hedging.ended(number)
+        attempt = record.attempts[-1] if flight is None else flight.record
         attempt.ended = now
+        whole = False
         if isinstance(outcome, Answered):
             attempt.status = record.status = outcome.status
         else:
             attempt.failure = outcome
+            whole = self._ends_call and outcome.kind is FailureKind.TIMEOUT
         cluster = record.cluster
-        if cluster is not None and cluster.outlier_detection is not None and self._state is not None:
-            self._state.report(cluster, attempt.endpoint, outcome, now, grpc=replies.is_grpc(self._request))
+        if cluster is not None and cluster.outlier_detection is not None and not (whole and flight and flight.late):
+            self._judge(attempt.endpoint, outcome, now)
         if cluster is not None and cluster.load_weighting is not None and isinstance(outcome, Answered):
-            self.loaded(outcome.headers)
+            self._loaded(attempt.endpoint, outcome.headers)
+        policy = self._retry
+        condition = None if policy is None or whole else retry.wants_retry(policy, self._request, outcome)
+        if hedging is not None and flight is not None:
+            if not hedging.settles(flight, condition, outcome, now, whole=whole):
+                record.status = None
+                return
+            self._hold = flight.hold
+            hedging.end(self._request, now)
         if self._retry_hold is not None:
             self._retry_hold.release()
-        if self._retries(outcome, now):
-            return
+        if hedging is None and condition is not None:
+            wait = self._retry_after(condition, outcome, now)
+            if wait is not None:
+                self._release()
+                self._next = lambda: self._back_off(wait)
+                return
         if isinstance(outcome, Answered):
-            self._next = _nothing
+            self._next = nothing
             return
         self._release()
         self._next = lambda: self._failed(outcome)
 
     def loaded(self, headers: Headers) -> None:
-        """What the headers or trailers of the last attempt's answer say of its endpoint's load.
+        """What the headers or trailers of the answer that the call ended with say of its endpoint's load.
 
         May be asked of any answer, and again: only clusters that balance by load listen.
         """
-        record, state = self.record, self._state
-        cluster = record.cluster
-        if cluster is None or cluster.load_weighting is None or state is None or not record.attempts:
+        if self.record.attempts:
+            self._loaded(self.record.attempts[-1].endpoint, headers)
+
+    def _loaded(self, endpoint: Endpoint, headers: Headers) -> None:
+        cluster, state = self.record.cluster, self._state
+        if cluster is None or cluster.load_weighting is None or state is None:
             return
         if (report := load_reports.read(headers)) is not None:
-            state.loaded(cluster, record.attempts[-1].endpoint, report, self._clock())
+            state.loaded(cluster, endpoint, report, self._clock())
 
     @property
     def listens(self) -> bool:
         """Whether ``loaded`` makes a difference: before trailers are made into lines for it."""
         return self.record.cluster is not None and self.record.cluster.load_weighting is not None
-
-    def response_headers(self, headers: Headers) -> Headers:
-        """The response's headers with the mutations of the split's leg, the route and the virtual host applied."""
-        if self._hash is not None and self._hash.set_cookie:
-            headers = [*headers, ("set-cookie", self._hash.set_cookie)]
-        levels = self._decision.response_mutations
-        return mutations.apply_all(levels, headers) if levels else headers
 
     def finish(self) -> None:
         """Ends the accounting: the response body has ended, or nobody wants it any more. May be called again."""
@@ -168,10 +176,10 @@ class Call:
         if record.ended is not None:
             return
         record.ended = self._clock()
-        if self._next is not _nothing and record.status is None:
+        if self._next is not nothing and record.status is None:
             record.flag(Flag.DOWNSTREAM_CONNECTION_TERMINATION)
             record.reason = record.reason or "the caller gave up before there was a response"
-        self._next = _nothing
+        self._next = nothing
 
     # ---- before the first attempt
 
@@ -188,7 +196,7 @@ class Call:
 
     def _abort_fault(self) -> Step | None:
         if Flag.DELAY_INJECTED in self.record.flags and self._limits.expired(self._clock()):
-            return self._timed_out(_WHOLE)  # the caller has gone meanwhile
+            return self._timed_out(WHOLE)  # the caller has gone meanwhile
         abort = fault.draw_abort(self._fault, self._rng) if self._fault is not None else None
         if abort is None:
             return self._act()
@@ -236,17 +244,21 @@ class Call:
             if fault.happens(drop.parts_per_million, self._rng):
                 return self._dropped(cluster, drop)
         self._concerned = hygiene.concerned(request.headers)
-        timeout, per_try, self._retry = hygiene.effort(request, action, concerned=self._concerned)
-        self._limits = Limits.start(self._clock(), timeout, per_try, request.deadline)
+        timeout, per_try, self._retry, hedge = hygiene.effort(request, action, concerned=self._concerned)
+        limits = self._limits = Limits.start(self._clock(), timeout, per_try, request.deadline)
+        if hedge and limits.per_try is not None and (request.hedgeable or not request.replayable):
+            # Nothing ends an attempt but the call's own deadline, also where there cannot be another (Envoy).
+            self._limits = limits._replace(per_try=None)
+            if self._retry is not None and request.replayable:
+                self._hedging = Hedging(
+                    limits.per_try,
+                    self.record,
+                    self._clock,
+                    attempt=self._attempt,
+                    retry_after=self._retry_after,
+                    judge=self._judge,
+                )
         return self._attempt()
-
-    def _dropped(self, cluster: Cluster, drop: DropOverload) -> Respond:
-        why = f"cluster {cluster.name} drops {drop.parts_per_million / 10_000:g}% of requests ({drop.category})"
-        if drop.parts_per_million >= 1_000_000:
-            headers = (("x-envoy-unconditional-drop-overload", "true"),)
-            return self._respond(503, replies.DROPPED_ALL, why, Flag.UNCONDITIONAL_DROP_OVERLOAD, headers=headers)
-        headers = (("x-envoy-drop-overload", "true"),)
-        return self._respond(503, replies.DROPPED, why, Flag.DROP_OVERLOAD, headers=headers)
 
     # ---- attempts
 
@@ -254,7 +266,7 @@ class Call:
         now = self._clock()
         limits, decision = self._limits, self._decision
         if limits.expired(now):
-            return self._timed_out(_WHOLE)
+            return self._timed_out(WHOLE)
         record = self.record
         cluster = record.cluster = decision.passthrough or decision.cluster
         assert cluster is not None
@@ -267,23 +279,30 @@ class Call:
             )
             why = f"no healthy upstream: cluster {cluster.name}: {usable}"
             return self._respond(503, replies.NO_HEALTHY_UPSTREAM, why, Flag.NO_HEALTHY_UPSTREAM)
+        hedging = self._hedging
         if self._hold is None and self._state is not None:
+            if hedging is not None and hedging.busy:
+                return hedging.give_up()
             return self._overflow(cluster)
         timeout, self._ends_call = limits.attempt(now)
         number = len(record.attempts) + 1
         record.attempts.append(AttemptRecord(number, endpoint, now))
+        if hedging is not None:
+            hedging.begin(record.attempts[-1], self._hold, now)
+            self._hold, self._next = None, hedging.step
         request = self._request
         if decision.passthrough is not None:
             # A host the mesh does not know gets the request as it is.
             path, authority, headers = request.path, request.authority, list(request.headers)
         else:
-            base, path, authority = self._head = self._head or self._build_head()
+            base, path, authority = self._head or self._sent_head()
             headers = [*base, ("x-envoy-attempt-count", str(number))]
             if timeout is not None:
                 headers.append(("x-envoy-expected-rq-timeout-ms", expected_ms(timeout)))
             if endpoint.hostname and decision.auto_host_rewrite:
                 authority = endpoint.hostname
-        return Attempt(endpoint, cluster, number, timeout, request.method, path, authority, headers)
+        hedged = hedging is not None
+        return Attempt(endpoint, cluster, number, timeout, request.method, path, authority, headers, hedged)
 
     def _pick(self, cluster: Cluster, now: float) -> Endpoint | None:
         if cluster.kind is _PASSTHROUGH:
@@ -308,7 +327,7 @@ class Call:
             self._hash = NO_HASH
             route = self._decision.route
             if route is not None and isinstance(route.action, Forward) and route.action.hash_policies:
-                headers, path, authority = self._head = self._head or self._build_head()
+                headers, path, authority = self._sent_head()
                 sent = replace(self._request, headers=headers, path=path, authority=authority)
                 self._hash = request_hash(route.action.hash_policies, sent, self._new_cookie)
         return self._hash.value
@@ -316,66 +335,45 @@ class Call:
     def _new_cookie(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"
 
-    def _overflow(self, cluster: Cluster) -> Respond:
-        failed = Failed(FailureKind.OVERFLOW, f"max_requests {cluster.max_requests} in flight")
-        why = (
-            f"overflow: cluster {cluster.name} has {cluster.max_requests} requests in flight, its limit (max_requests)"
-        )
-        body = replies.failure_body(failed, bool(self.record.attempts))
-        return self._respond(503, body, why, Flag.UPSTREAM_OVERFLOW, headers=replies.OVERLOADED)
-
-    def _build_head(self) -> tuple[Headers, str, str]:
-        request, decision = self._request, self._decision
-        headers = hygiene.sendable(request.headers) if self._concerned else request.headers
-        if decision.request_mutations:
-            headers = mutations.apply_all(decision.request_mutations, headers)
-        route = decision.route
-        path = request.path
-        action = route.action if route is not None else None
-        if isinstance(action, Forward) and (action.prefix_rewrite or action.regex_rewrite is not None):
-            assert route is not None
-            path = rewrite.forwarded_path(request, route.match.path, action)
-            # Also where the rewrite changes nothing, as Envoy does.
-            headers = [*headers, ("x-envoy-original-path", request.path)]
-        return headers, path, decision.host_rewrite or request.authority
+    def _sent_head(self) -> tuple[Headers, str, str]:
+        if self._head is None:
+            self._head = sent.head(self._request, self._decision, concerned=self._concerned)
+        return self._head
 
     # ---- after an attempt
 
-    def _retries(self, outcome: Outcome, now: float) -> bool:
-        policy = self._retry
-        if policy is None or (isinstance(outcome, Failed) and self._is_call_timeout(outcome)):
-            return False
-        condition = retry.wants_retry(policy, self._request, outcome)
-        if condition is None:
-            return False
-        retries = len(self.record.attempts)
+    def _retry_after(self, condition: str, outcome: Outcome, now: float) -> float | None:
+        """Seconds until the next attempt, which then is certain; None if there must not be one."""
+        policy, record = self._retry, self.record
+        assert policy is not None
+        retries = len(record.attempts)
         if retries > policy.num_retries:
-            self.record.flag(Flag.UPSTREAM_RETRY_LIMIT_EXCEEDED)
-            return False
+            record.flag(Flag.UPSTREAM_RETRY_LIMIT_EXCEEDED)
+            return None
         if not retry.replayable(self._request, outcome):
-            self.record.reason = f"not retried ({condition}): the request body cannot be sent a second time"
-            return False
+            record.reason = f"not retried ({condition}): the request body cannot be sent a second time"
+            return None
         asked = retry.pushback(self._request, outcome)
         if asked is not None and asked < 0:
-            self.record.reason = f"not retried ({condition}): the server forbids it (grpc-retry-pushback-ms)"
-            return False
+            record.reason = f"not retried ({condition}): the server forbids it (grpc-retry-pushback-ms)"
+            return None
         wait = asked if asked is not None else retry.back_off(policy, retries, self._rng)
         if not self._limits.allows(now, wait):
-            self.record.reason = f"not retried ({condition}): the call's deadline comes first"
-            return False
+            record.reason = f"not retried ({condition}): the call's deadline comes first"
+            return None
         if not self._may_retry():
-            self.record.flag(Flag.UPSTREAM_OVERFLOW)
-            self.record.reason = f"not retried ({condition}): the cluster has its limit of retries in flight"
-            return False
-        self._tried |= {self.record.attempts[-1].endpoint.key}
-        self._release()
-        self.record.status = None
-        self._next = lambda: self._back_off(wait)
-        return True
+            record.flag(Flag.UPSTREAM_OVERFLOW)
+            record.reason = f"not retried ({condition}): the cluster has its limit of retries in flight"
+            return None
+        self._tried |= {record.attempts[-1].endpoint.key}
+        record.status = None
+        return wait
 
     def _may_retry(self) -> bool:
         state, cluster = self._state, self.record.cluster
         if state is not None and cluster is not None:
+            if self._retry_hold is not None:
+                self._retry_hold.release()
             self._retry_hold = state.hold_retry(cluster)
             return self._retry_hold is not None
         return True
@@ -384,64 +382,11 @@ class Call:
         self._next = self._attempt
         return Delay(wait, "back-off") if wait > 0 else self._attempt()
 
-    def _is_call_timeout(self, failed: Failed) -> bool:
-        return failed.kind is FailureKind.TIMEOUT and self._ends_call
-
-    def _failed(self, failed: Failed) -> Step | None:
-        if failed.kind is FailureKind.TIMEOUT:
-            return self._timed_out(_WHOLE if self._ends_call else "the attempt's timeout")
-        attempts = self.record.attempts
-        endpoint = attempts[-1].endpoint
-        why = f"{failed.kind.value}: {endpoint}: {failed.detail}"
-        if self.record.reason:
-            why += f"; {self.record.reason}"
-        headers = replies.OVERLOADED if failed.kind is FailureKind.OVERFLOW else ()
-        body = replies.failure_body(failed, len(attempts) > 1)
-        return self._respond(503, body, why, replies.FAILURE_FLAG[failed.kind], headers=headers)
-
-    def _timed_out(self, which: str) -> Respond:
-        self.out_of_time = which is _WHOLE
-        attempts = self.record.attempts
-        where = f" from {attempts[-1].endpoint}" if attempts else ""
-        why = f"upstream request timeout: no response{where} within {which}"
-        return self._respond(504, replies.TIMED_OUT, why, Flag.UPSTREAM_REQUEST_TIMEOUT)
-
-    # ---- answers of our own
-
-    def _of_route(self, what: str) -> str:
-        return f"{what} of {self.record.origin}" if self.record.origin else what
-
-    def _respond(
-        self,
-        status: int,
-        body: bytes,
-        reason: str,
-        *flags: Flag,
-        headers: replies.Headers = (),
-        grpc_status: int | None = None,
-    ) -> Respond:
-        for flag in flags:
-            self.record.flag(flag)
-        every = tuple(self.record.flags)
-        reply = replies.respond(self._request, status, body, reason, every, headers=headers, grpc_status=grpc_status)
-        if self._decision.response_mutations:
-            # Envoy's route has the last word on local replies too.
-            reply = replace(reply, headers=tuple(self.response_headers(list(reply.headers))))
-        return self._answer(reply)
-
-    def _answer(self, reply: Respond) -> Respond:
-        self._release()
-        self.record.status = reply.status
-        self.record.reason = reply.reason
-        self._next = _nothing
-        if tuple(self.record.flags) != reply.flags:
-            return Respond(reply.status, reply.headers, reply.body, reply.reason, tuple(self.record.flags))
-        return reply
-
-    def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.release()
-            self._hold = None
+    def _judge(self, endpoint: Endpoint, outcome: Outcome, now: float) -> None:
+        """Tells outlier detection."""
+        cluster, state = self.record.cluster, self._state
+        if cluster is not None and state is not None:
+            state.report(cluster, endpoint, outcome, now, grpc=replies.is_grpc(self._request))
 
 
 class Copy(NamedTuple):
@@ -450,7 +395,3 @@ class Copy(NamedTuple):
     call: Call
     request: Request
     traced: bool
-
-
-def _nothing() -> None:
-    return None

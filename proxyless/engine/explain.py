@@ -146,6 +146,7 @@ def _forward(told: Explanation, snapshot: Snapshot, listener: Listener, route: R
             back_off_max=policy.back_off_max,
             retriable_status_codes=tuple(sorted(policy.retriable_status_codes)),
             other_host=policy.retry_other_host,
+            hedge=effort.hedge and effort.per_try is not None,
         ),
         sent_path=rewrite.forwarded_path(request, route.match.path, action),
         mirrors=tuple(_mirror(mirror, snapshot) for mirror in action.mirrors),

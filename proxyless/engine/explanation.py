@@ -95,6 +95,8 @@ class MirrorFact:
 
 @dataclass(frozen=True, slots=True)
 class RetryFact:
+    """hedge: a try that takes longer than ``per_try_timeout`` is not ended, but a retry begins beside it."""
+
     conditions: tuple[str, ...]
     num_retries: int
     per_try_timeout: float | None
@@ -102,6 +104,7 @@ class RetryFact:
     back_off_max: float
     retriable_status_codes: tuple[int, ...]
     other_host: bool
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ def _retry(retry: RetryFact | None) -> str:
     codes = f" ({', '.join(map(str, retry.retriable_status_codes))})" if retry.retriable_status_codes else ""
     where = ", on another endpoint" if retry.other_host else ""
     per_try = f", {_seconds(retry.per_try_timeout)} a try" if retry.per_try_timeout else ""
+    if retry.hedge:
+        per_try = f", hedged after {_seconds(retry.per_try_timeout)}"
     return f"{retry.num_retries} on {', '.join(retry.conditions)}{codes}{where}{per_try}"
 
 

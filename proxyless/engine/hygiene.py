@@ -13,6 +13,7 @@ from proxyless.model.route import Forward, RetryPolicy
 
 _STEERING = frozenset(
     {
+        "x-envoy-hedge-on-per-try-timeout",
         "x-envoy-max-retries",
         "x-envoy-retriable-header-names",
         "x-envoy-retriable-status-codes",
@@ -25,7 +26,6 @@ _STEERING = frozenset(
 _NEVER_SENT = _STEERING | {
     "x-envoy-attempt-count",
     "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-internal",
     "x-envoy-original-path",
     "x-envoy-upstream-alt-stat-name",
@@ -51,11 +51,15 @@ def sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 class Effort(NamedTuple):
-    """How much is done for a call: seconds for the whole and for one try (None: no limit), and its retries."""
+    """How much is done for a call: seconds for the whole and for one try (None: no limit), and its retries.
+
+    hedge: what takes longer than ``per_try`` is not ended, but gets another attempt beside it.
+    """
 
     timeout: float | None
     per_try: float | None
     retry: RetryPolicy | None
+    hedge: bool
 
 
 def effort(request: Request, action: Forward, *, concerned: bool = True) -> Effort:
@@ -63,11 +67,12 @@ def effort(request: Request, action: Forward, *, concerned: bool = True) -> Effo
     policy = action.retry
     per_try = policy.per_try_timeout if policy is not None else None
     if not concerned:
-        return Effort(action.timeout, per_try, policy)
+        return Effort(action.timeout, per_try, policy, action.hedge)
     return Effort(
         _steered_timeout(request, action.timeout),
         _steered_per_try(request, per_try),
         _steered_retry(request, policy),
+        _steered_hedge(request, action.hedge),
     )
 
 
@@ -101,6 +106,11 @@ def _steered_retry(request: Request, policy: RetryPolicy | None) -> RetryPolicy 
         retriable_headers=policy.retriable_headers + tuple(HeaderMatcher(name) for name in names),
         num_retries=policy.num_retries if most is None else min(most, _MOST_RETRIES),
     )
+
+
+def _steered_hedge(request: Request, hedge: bool) -> bool:
+    asked = request.header("x-envoy-hedge-on-per-try-timeout")
+    return asked == "true" if asked in ("true", "false") else hedge
 
 
 def _tokens(request: Request, name: str) -> frozenset[str]:

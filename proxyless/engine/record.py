@@ -18,6 +18,8 @@ class AttemptRecord:
     wait: from then until the response head. receive: from then until the end of the body. reused: the connection had
     served before. peer: the SPIFFE ID that the endpoint proved. grpc_status: its number, where an attempt of a gRPC
     call ended with one. These are the transport's to fill.
+
+    hedge: it began while an earlier one was under way. lost: it was ended because another was the answer.
     """
 
     number: int
@@ -36,11 +38,15 @@ class AttemptRecord:
     reused: bool | None = None
     peer: str | None = None
     grpc_status: str = ""
+    hedge: bool = False
+    lost: bool = False
 
 
 @dataclass(slots=True)
 class CallRecord:
     """One call. ``route`` is the route's name and ``origin`` the rule it was written in; both may be empty.
+
+    attempts: in order, but the one that decided a hedged call comes last. How they began is told by their numbers.
 
     status: of the response that the application gets, None while there is none. reason: for people, why the mesh
     decided. policy: seconds spent on deciding, all attempts together.

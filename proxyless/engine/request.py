@@ -13,8 +13,8 @@ class Request:
 
     target: the ``host:port`` that was dialled; it chooses the listener. authority: the ``Host`` header, passed on
     unchanged unless a route rewrites it. path: path and query as on the wire. replayable: the body can be sent a
-    second time. deadline: monotonic seconds after which an answer is worth nothing, None for no limit; it comes from
-    the request being served.
+    second time. hedgeable: also while it is being sent, by a transport that can do so. deadline: monotonic seconds
+    after which an answer is worth nothing, None for no limit; it comes from the request being served.
     """
 
     method: str
@@ -24,6 +24,7 @@ class Request:
     scheme: str = "http"
     headers: list[tuple[str, str]] = field(default_factory=list)
     replayable: bool = True
+    hedgeable: bool = False
     deadline: float | None = None
 
     def __post_init__(self) -> None:

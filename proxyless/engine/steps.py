@@ -9,6 +9,14 @@ The loop, the same for every protocol::
             case Attempt():               call.report(send(step))       # Answered or Failed
 
 After ``None`` the last answer reported is the one for the application.
+
+Hedged attempts are under way together (Envoy's request hedging)::
+
+            case Attempt(hedged=True):    start it, and ask for the next step at once
+            case Wait(seconds=seconds):   until an attempt ends, call.report(its outcome, its number), or time is over
+
+What a reported attempt brought is for the application if None comes next, and for nobody if another step does. With
+``None`` or ``Respond`` end all others.
 """
 
 import enum
@@ -65,6 +73,7 @@ class Attempt(NamedTuple):
 
     number: 1 for the first attempt. timeout: seconds within which the response head must be here, None for no limit;
     TCP and TLS have the cluster's connect timeout as well. With a PASSTHROUGH cluster ``endpoint`` is what was dialled.
+    hedged: others of the call may be under way beside it.
     """
 
     endpoint: Endpoint
@@ -75,6 +84,14 @@ class Attempt(NamedTuple):
     path: str
     authority: str
     headers: list[tuple[str, str]]
+    hedged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until one of the attempts under way ends, at most for ``seconds``, None for as long as it takes."""
+
+    seconds: float | None
 
 
 class FailureKind(enum.Enum):
@@ -107,5 +124,5 @@ class Failed:
     body_consumed: bool = False
 
 
-Step = Delay | Respond | Attempt
+Step = Delay | Respond | Attempt | Wait
 Outcome = Answered | Failed

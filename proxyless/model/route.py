@@ -153,6 +153,7 @@ class Forward:
     """Send to one of ``clusters``.
 
     timeout: seconds for the whole call including retries, None for no limit (Istio's default).
+    hedge: Envoy's HedgePolicy.hedge_on_per_try_timeout.
     prefix_rewrite replaces the matched prefix (or the whole exact path); at most one rewrite is set.
     """
 
@@ -168,6 +169,7 @@ class Forward:
     # In order; they count for clusters that balance by hash.
     hash_policies: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
+    hedge: bool = False
 
     @property
     def cluster_names(self) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ def outbound(seen: ClientObservation, record: CallRecord, ending: Ending, second
         upstream_cluster=record.cluster.name if record.cluster is not None else "",
         route=record.route,
         attempts=len(record.attempts),
+        hedges=sum(attempt.hedge for attempt in record.attempts),
+        answered_by=last.number if last is not None and last.status is not None else 0,
         trace_id=seen.trace.trace_id,
     )
 
@@ -97,6 +99,8 @@ def _write(
     route: str = "",
     peer: str = "",
     attempts: int = 0,
+    hedges: int = 0,
+    answered_by: int = 0,
     trace_id: str = "",
 ) -> None:
     start = datetime.now(UTC).timestamp() - seconds
@@ -125,6 +129,8 @@ def _write(
         "route_name": safe(route),
         "peer": safe(peer),
         "attempts": attempts,
+        "hedges": hedges,
+        "answered_by": answered_by,
         "trace_id": trace_id,
     }
     logger.info(

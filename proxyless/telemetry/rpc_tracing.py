@@ -112,6 +112,10 @@ def _end_attempt(span: api.Span, attempt: AttemptRecord, status: str, at: int) -
     span.set_attribute("network.peer.port", attempt.endpoint.port)
     if attempt.peer:
         span.set_attribute("peer.identity", attempt.peer)
+    if attempt.hedge:
+        span.set_attribute("proxyless.hedge", True)
+    if attempt.lost:
+        span.set_attribute("proxyless.lost", True)
     for phase in PHASES:
         if (seconds := getattr(attempt, phase)) is not None:
             span.set_attribute(f"proxyless.phase.{phase}", seconds)

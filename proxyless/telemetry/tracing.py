@@ -109,6 +109,10 @@ class Span:
                 outcome["error.message"] = attempt.failure.detail[:_ATTRIBUTE_LIMIT]
             if attempt.peer:
                 outcome["peer.identity"] = attempt.peer
+            if attempt.hedge:
+                outcome["proxyless.hedge"] = True
+            if attempt.lost:
+                outcome["proxyless.lost"] = True
             for phase in PHASES:
                 if (seconds := getattr(attempt, phase)) is not None:
                     outcome[f"proxyless.phase.{phase}"] = seconds

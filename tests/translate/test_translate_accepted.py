@@ -23,7 +23,7 @@ HOST = "reviews.default.svc.cluster.local"
 EVERYTHING = """
     apiVersion: networking.istio.io/v1
     kind: VirtualService
-    metadata: {name: reviews}
+    metadata: {name: reviews, annotations: {proxyless.io/hedge-on-per-try-timeout: "true"}}
     spec:
       hosts: [reviews]
       http:

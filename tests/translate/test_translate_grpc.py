@@ -20,7 +20,7 @@ from proxyless.control_plane.translate.translator import Translator
 RULES = """
     apiVersion: networking.istio.io/v1
     kind: VirtualService
-    metadata: {name: echo}
+    metadata: {name: echo, annotations: {proxyless.io/hedge-on-per-try-timeout: "true"}}
     spec:
       hosts: [echo]
       http:

@@ -222,6 +222,42 @@ def test_retry_details() -> None:
     assert not policy.retry_host_predicate
 
 
+HEDGED = "annotations: {proxyless.io/hedge-on-per-try-timeout: 'true'}"
+PATIENT = "retries: {attempts: 1, perTryTimeout: 1s}"
+ANNOTATED = """
+    apiVersion: networking.istio.io/v1
+    kind: VirtualService
+    metadata: {name: NAME, namespace: default, ANNOTATIONS}
+    spec: SPEC
+"""
+
+
+def annotated(name: str, annotations: str, spec: str) -> str:
+    return ANNOTATED.replace("NAME", name).replace("ANNOTATIONS", annotations).replace("SPEC", spec)
+
+
+@pytest.mark.parametrize("kind", [LIBRARY, ENVOY, GRPC])
+@pytest.mark.parametrize("annotations", [HEDGED, HEDGED.replace("true", "false"), ""])
+def test_hedging_is_the_routes_own_hedge_policy(kind: Client, annotations: str) -> None:
+    hedged = annotations == HEDGED
+    text = annotated("reviews", annotations, f"{{hosts: [reviews], http: [{{{PATIENT}, {TO_V1}}}]}}")
+    decider = Translator(world(text, workload("reviews", version="v1")))
+    (route,) = routes(decider, TARGET, kind)
+    assert route.route.hedge_policy.hedge_on_per_try_timeout is hedged
+    assert route.route.HasField("hedge_policy") is hedged
+    told = [one for one in notes(decider, kind, type_urls.ROUTE, TARGET) if "hedge" in one]
+    assert bool(told) is (hedged and kind is GRPC), told
+
+
+def test_a_delegate_hedges_by_its_own_annotation() -> None:
+    root = annotated("reviews", HEDGED, f"{{hosts: [reviews], http: [{{{PATIENT}, delegate: {{name: d}}}}]}}")
+    for annotations, hedged in ((HEDGED, True), ("", False)):
+        text = f"{root}---{annotated('d', annotations, f'{{http: [{{{TO_V1}}}]}}')}"
+        (route,) = routes(Translator(world(text, workload("reviews", version="v1"))), TARGET)
+        assert route.route.retry_policy.per_try_timeout.seconds == 1
+        assert route.route.hedge_policy.hedge_on_per_try_timeout is hedged
+
+
 @pytest.mark.parametrize(
     ("fault", "delay", "abort"),
     [

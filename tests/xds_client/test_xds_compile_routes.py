@@ -383,6 +383,40 @@ def test_the_most_specific_place_says_what_is_mirrored() -> None:
     assert [one.clusters for one in found] == [{"c", "m"}, {"c", "host"}, {"c", "whole"}]
 
 
+ON = "hedge_policy { hedge_on_per_try_timeout: true }"
+
+
+@pytest.mark.parametrize(
+    ("route", "virtual_host", "hedge", "ignored"),
+    [
+        ("", "", False, []),
+        (ON, "", True, []),
+        ("", ON, True, []),
+        ("hedge_policy {}", ON, False, []),
+        ("hedge_policy { initial_requests { value: 1 } }", "", False, []),
+        (
+            "hedge_policy { initial_requests { value: 2 } }",
+            "",
+            False,
+            ["routes[0].route.hedge_policy.initial_requests"],
+        ),
+        (
+            "hedge_policy { additional_request_chance { numerator: 5 } hedge_on_per_try_timeout: true }",
+            "",
+            True,
+            ["routes[0].route.hedge_policy.additional_request_chance"],
+        ),
+        ("", "hedge_policy { initial_requests { value: 2 } }", False, ["hedge_policy.initial_requests"]),
+    ],
+)
+def test_hedging_as_far_as_envoy_does_it(route: str, virtual_host: str, hedge: bool, ignored: list[str]) -> None:
+    compiled = configuration(f'routes {{ match {{ prefix: "/" }} route {{ cluster: "c" {route} }} }}', virtual_host)
+    action = compiled.virtual_hosts[0].routes[0].action
+    assert isinstance(action, Forward)
+    assert action.hedge is hedge
+    assert list(compiled.ignored) == [f"virtual_hosts[v].{field}" for field in ignored]
+
+
 @pytest.mark.parametrize("field", ['host_rewrite_literal: "h"', "request_headers_mutations { remove: 'a' }"])
 def test_a_mirror_that_we_cannot_do_is_left_out_and_reported(field: str) -> None:
     compiled = configuration(f'routes {{ match {{ prefix: "/" }} route {{ cluster: "c" {M % field} }} }}')

@@ -41,6 +41,7 @@ class Forwarding:
     """What forwarding needs to know of its surroundings.
 
     cluster_of: the name of a destination's cluster. hash_policy_of: what must be hashed for a cluster of that name.
+    hedge: retry beside what is late.
     """
 
     cluster_of: Callable[[Destination], str]
@@ -48,6 +49,7 @@ class Forwarding:
     kind: ClientKind
     notes: Notes
     origin: str
+    hedge: bool
 
 
 def set_timeout(action: rc.RouteAction, seconds: float, kind: ClientKind) -> None:
@@ -133,6 +135,8 @@ def forward(route: rc.Route, http: HTTPRoute, around: Forwarding) -> None:
     retries = retry_policy(http.retries, around.kind, sticky=bool(policies))
     if retries is not None:
         action.retry_policy.CopyFrom(retries)
+        if around.hedge:
+            action.hedge_policy.hedge_on_per_try_timeout = True
 
 
 def _single(route: rc.Route, only: HTTPRouteDestination, around: Forwarding) -> str:

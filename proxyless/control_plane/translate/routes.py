@@ -10,6 +10,7 @@ from envoy.config.route.v3 import route_components_pb2 as rc
 from proxyless.control_plane.discovery.attached_routes import AttachedRoute
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.resources.attached_rule import AttachedRule
+from proxyless.control_plane.resources.hedging import HEDGE, hedges
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.resources.virtual_service import Destination, HTTPMatchRequest, HTTPRoute
 from proxyless.control_plane.translate import cors, fault
@@ -126,6 +127,7 @@ class RouteBuilder:
                 kind=self._scope.kind,
                 notes=self._notes,
                 origin=origin,
+                hedge=hedges(rule.annotations),
             )
             forward(route, http, around)
         else:
@@ -156,6 +158,7 @@ class RouteBuilder:
             or bool(action.host_rewrite_literal),
             "redirect": route.HasField("redirect"),
             "directResponse": route.HasField("direct_response"),
+            HEDGE: action.HasField("hedge_policy"),
         }
         for field, present in ignored.items():
             if present:

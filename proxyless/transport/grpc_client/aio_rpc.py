@@ -12,7 +12,7 @@ import grpc
 
 from proxyless.engine.call import Call
 from proxyless.engine.record import AttemptRecord
-from proxyless.engine.steps import Attempt, Delay, Failed, Step
+from proxyless.engine.steps import Attempt, Delay, Failed, Respond, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -274,7 +274,7 @@ class AioRpc:
                     call.report(outcome or await self._attempt.first(self._wants_head))
                 case Delay():
                     await asyncio.sleep(step.seconds)
-                case _:
+                case Respond():
                     if self.rpc.asked.wait_for_ready and is_not_connected(step) and not call.out_of_time:
                         return None
                     return of_reply(step, out_of_time=call.out_of_time)

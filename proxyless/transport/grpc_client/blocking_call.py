@@ -11,7 +11,7 @@ import grpc
 
 from proxyless.engine.call import Call
 from proxyless.engine.record import CallRecord
-from proxyless.engine.steps import Attempt, Delay, Outcome
+from proxyless.engine.steps import Attempt, Delay, Outcome, Respond
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -144,7 +144,7 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
                     call.report(outcome)
                 case Delay():
                     self._sleep(step.seconds)
-                case _:
+                case Respond():
                     if self._rpc.asked.wait_for_ready and is_not_connected(step) and not call.out_of_time:
                         return None
                     return of_reply(step, out_of_time=call.out_of_time)

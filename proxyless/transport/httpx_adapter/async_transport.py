@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from proxyless.engine.request import Request
-from proxyless.engine.steps import Answered, Attempt, Delay, Step
+from proxyless.engine.steps import Answered, Attempt, Delay, Respond, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -133,7 +133,7 @@ class AsyncMeshTransport(_Base):
                     case Delay():
                         await asyncio.sleep(step.seconds)
                         deciding = clock()
-                    case _:
+                    case Respond():
                         exchange.release()
                         response = convert.mesh_response(library, head.method, step, record)
                         completion.response_bytes = len(step.body)

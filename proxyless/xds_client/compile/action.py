@@ -35,7 +35,7 @@ _REDIRECT_STATUS = (301, 302, 303, 307, 308)
 # Fields of RouteAction that we do not act on. Without them a call is still sent where the rule says.
 _IGNORED = (
     "rate_limits", "upgrade_configs",
-    "metadata_match", "cors", "hedge_policy", "internal_redirect_policy", "early_data_policy", "idle_timeout",
+    "metadata_match", "cors", "internal_redirect_policy", "early_data_policy", "idle_timeout",
     "flush_timeout", "retry_policy_typed_config", "max_grpc_timeout", "grpc_timeout_offset", "include_vh_rate_limits",
 )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Inherited:
     """What a virtual host and its route configuration say for routes that do not say it themselves."""
 
     retry: RetryPolicy | None = None
+    hedge: bool = False
     mirrors: tuple[Mirror, ...] = ()
     max_body: int = MAX_BODY
 
@@ -105,7 +106,17 @@ def _forward(action: Any, inherited: Inherited, ignored: list[str], what: str) -
         hash_policies=_hash_policies(action.hash_policy, ignored, f"{what}.hash_policy"),
         cluster_not_found_status=_CLUSTER_NOT_FOUND.get(int(action.cluster_not_found_response_code), 503),
         mirrors=mirrors(action, ignored, what) or inherited.mirrors,
+        hedge=hedges(action, ignored, what) if action.HasField("hedge_policy") else inherited.hedge,
     )
+
+
+def hedges(message: Any, ignored: list[str], what: str) -> bool:
+    """The ``hedge_policy`` of a route's action or a virtual host. Envoy implements no other part of it either."""
+    policy = message.hedge_policy
+    if policy.initial_requests.value > 1:
+        ignored.append(f"{what}.hedge_policy.initial_requests")
+    ignored += set_fields(policy, ("additional_request_chance",), f"{what}.hedge_policy")
+    return bool(policy.hedge_on_per_try_timeout)
 
 
 def mirrors(message: Any, ignored: list[str], what: str) -> tuple[Mirror, ...]:

@@ -9,7 +9,7 @@ from envoy.config.route.v3 import route_pb2
 from proxyless.model.domains import ascii_lower, search, split_port
 from proxyless.model.route import NO_MUTATIONS, Fault, Forward, HeaderMutations, Mirror, Route, VirtualHost
 from proxyless.xds_client.compile import matching, metadata
-from proxyless.xds_client.compile.action import MAX_BODY, Inherited, action, mirrors
+from proxyless.xds_client.compile.action import MAX_BODY, Inherited, action, hedges, mirrors
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, set_fields
 from proxyless.xds_client.compile.fault import override
 from proxyless.xds_client.compile.headers import mutations
@@ -17,7 +17,7 @@ from proxyless.xds_client.compile.retry import retry
 
 _IGNORED = ("vhds", "internal_only_headers", "cluster_specifier_plugins", "vhost_header")
 _IGNORED_VHOST = (
-    "cors", "hedge_policy", "matcher", "retry_policy_typed_config", "virtual_clusters", "rate_limits", "require_tls",
+    "cors", "matcher", "retry_policy_typed_config", "virtual_clusters", "rate_limits", "require_tls",
 )  # fmt: skip
 # A direct response is kept in memory for as long as the route: what a control plane may ask for is bounded all the
 # same.
@@ -144,7 +144,9 @@ def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) 
     vhost_retry = (
         retry(message.retry_policy, ignored, f"{what}.retry_policy") if message.HasField("retry_policy") else None
     )
-    inherited = Inherited(vhost_retry, mirrors(message, ignored, what) or shared.mirrors, shared.max_body)
+    inherited = Inherited(
+        vhost_retry, hedges(message, ignored, what), mirrors(message, ignored, what) or shared.mirrors, shared.max_body
+    )
     routes = []
     for index, route in enumerate(message.routes):
         where = f"{what}.routes[{route.name or index}]"

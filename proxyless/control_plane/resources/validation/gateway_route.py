@@ -32,6 +32,7 @@ from proxyless.control_plane.resources.http_route import (
 from proxyless.control_plane.resources.names import is_dns_label, is_host
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.validation.checks import MAX_REGEX, Checks
+from proxyless.control_plane.resources.validation.hedging import check_hedging
 
 _MOST_RULES = 16
 _MOST_WEIGHT = 1_000_000
@@ -64,6 +65,11 @@ def check_http_route(checks: Checks, spec: HTTPRouteSpec) -> None:
         _backends(checks, f"{path}.backendRefs", rule.backend_refs)
         _combinations(checks, path, rule)
         _times(checks, path, rule)
+    patient = any(
+        rule.timeouts and rule.timeouts.backend_request and not (rule.retry and rule.retry.attempts == 0)
+        for rule in spec.rules
+    )
+    check_hedging(checks, "" if patient else "no rule with retries has timeouts.backendRequest; add it")
 
 
 def check_grpc_route(checks: Checks, spec: GRPCRouteSpec) -> None:
@@ -78,6 +84,7 @@ def check_grpc_route(checks: Checks, spec: GRPCRouteSpec) -> None:
             _conditions(checks, f"{here}.headers", match.headers, headers=True)
         _filters(checks, f"{path}.filters", rule.filters)
         _backends(checks, f"{path}.backendRefs", rule.backend_refs)
+    check_hedging(checks, "a GRPCRoute cannot set a per-try timeout; use a VirtualService's retries.perTryTimeout")
 
 
 def _most_rules(checks: Checks, rules: int) -> None:

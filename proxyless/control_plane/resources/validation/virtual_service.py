@@ -9,6 +9,7 @@ from itertools import combinations
 from proxyless.control_plane.resources.names import covers, is_dns_label, is_host, is_ip, is_ip_or_cidr
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.validation.checks import Checks, regex_fault, substitution_fault
+from proxyless.control_plane.resources.validation.hedging import check_hedging
 from proxyless.control_plane.resources.validation.reachability import check_reachability
 from proxyless.control_plane.resources.virtual_service import (
     MESH_GATEWAY,
@@ -75,6 +76,9 @@ def check_virtual_service(checks: Checks, spec: VirtualServiceSpec) -> None:
         checks.error("spec", "one of http, tls, tcp is required")
     for index, route in enumerate(spec.http):
         _http_route(checks, child("spec.http", index), route, delegate)
+    # A delegate's routes may have the retries of the route that delegates to it.
+    patient = delegate or any(_is_patient(route) for route in spec.http)
+    check_hedging(checks, "" if patient else "no route has retries with a perTryTimeout; add spec.http[].retries")
     for index, tls in enumerate(spec.tls):
         path = child("spec.tls", index)
         if not tls.match:
@@ -342,6 +346,11 @@ def _rewrite(checks: Checks, path: str, route: HTTPRoute) -> None:
     ]
     if len(authorities) + bool(rewrite and rewrite.authority) > 1:
         checks.error(path.removesuffix(".rewrite"), "the authority is set more than once; keep one")
+
+
+def _is_patient(route: HTTPRoute) -> bool:
+    retries = route.retries
+    return route.delegate is None and retries is not None and retries.attempts > 0 and bool(retries.per_try_timeout)
 
 
 def _retries(checks: Checks, path: str, retries: HTTPRetry | None) -> None:
