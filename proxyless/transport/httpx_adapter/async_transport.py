@@ -14,6 +14,7 @@ from proxyless.transport.completion import Completion
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import convert
 from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
+from proxyless.transport.httpx_adapter.async_hedging import race
 from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
@@ -52,7 +53,7 @@ class AsyncMeshTransport(_Base):
         library = library_of(request)
         content = library.content(request)
         try:
-            head = convert.engine_request(request, content is not None)
+            head = convert.engine_request(request, content is not None, hedgeable=True)
         except WireError as error:
             raise library.error(error, request) from None
         snapshot = self._runtime.snapshot()
@@ -127,6 +128,11 @@ class AsyncMeshTransport(_Base):
                             exchange.release()
                         if call.mirrored and step.number == 1:
                             self._mirror(library, request, content, completion)
+                        if step.hedged:
+                            exchange, step = await race(
+                                call, step, exchange, lambda: AsyncExchange(pool, request, head.scheme, content)
+                            )
+                            continue
                         outcome = await exchange.attempt(step, record.attempts[-1])
                         deciding = clock()
                         call.report(outcome)

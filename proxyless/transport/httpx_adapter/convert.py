@@ -38,8 +38,8 @@ def limits_of(request: Any) -> Limits:
     return _limits(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
 
 
-def engine_request(request: Any, replayable: bool) -> Request:
-    """The head of an httpx or httpx2 request.
+def engine_request(request: Any, replayable: bool, *, hedgeable: bool = False) -> Request:
+    """The head of an httpx or httpx2 request. hedgeable: if it is replayable.
 
     Raises UnsupportedProtocol for what is not HTTP, LocalProtocolError when it has more than one Host.
     """
@@ -63,6 +63,7 @@ def engine_request(request: Any, replayable: bool) -> Request:
         scheme=scheme,
         headers=headers,
         replayable=replayable,
+        hedgeable=hedgeable and replayable,
     )
 
 
