@@ -12,7 +12,7 @@ import grpc
 
 from proxyless.engine.call import Call
 from proxyless.engine.record import AttemptRecord
-from proxyless.engine.steps import Attempt, Delay, Failed, Respond, Step
+from proxyless.engine.steps import Attempt, Delay, Failed, Outcome, Respond, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
@@ -22,6 +22,7 @@ from proxyless.transport.grpc_client.outgoing import Outgoing
 from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
 from proxyless.transport.grpc_client.status import CANCELLED, Status, is_not_connected, of_reply, unavailable
 from proxyless.transport.grpc_client.wire.attempt import WireAttempt
+from proxyless.transport.hedging import Begun, race
 from proxyless.transport.mirrors import AsyncMirrors
 from proxyless.transport.runtime import Runtime
 
@@ -75,6 +76,7 @@ class AioRpc:
         self.status: asyncio.Future[Status] = loop.create_future()
         if request is not None:
             rpc.request_bytes = len(request)
+            rpc.request.hedgeable = True
         self.loop = loop
         # What was decided before there is a task; and the task, unless whoever waits for the first attempt does it all.
         self._decided: tuple[Call, Step | None] | None = None
@@ -180,7 +182,7 @@ class AioRpc:
             call = self.rpc.begin(snapshot)
             step = call.next_step()
             self._decided = call, step
-            if not isinstance(step, Attempt):
+            if not isinstance(step, Attempt) or step.hedged:
                 return False
             self._attempt = attempt = self._attempts(step, self.rpc, call.record.attempts[-1], whole=True)
             self._begun = attempt.start_known(request)
@@ -268,6 +270,9 @@ class AioRpc:
         while step is not None:
             match step:
                 case Attempt():
+                    if step.hedged:
+                        step = await self._race(step, call)
+                        continue
                     begun, self._begun = self._begun, False
                     outcome = None if begun else await self._start(step, call)
                     assert self._attempt is not None
@@ -297,6 +302,29 @@ class AioRpc:
                 self.started.set_result(None)
             self._wake()
         return failed
+
+    async def _race(self, step: Attempt, call: Call) -> Respond | None:
+        """What to answer, None if an attempt did."""
+        self._end_attempt()
+        if call.mirrored:
+            self._mirror(call)
+
+        async def perform(attempt: AnyAttempt) -> Outcome:
+            failed = await attempt.start(self._request)
+            if failed is None and not self.started.done():
+                self._attempt = attempt  # whoever asks for a connection waits for this one's
+                self.started.set_result(None)
+            return failed or await attempt.first(self._wants_head)
+
+        def begin(step: Attempt, record: AttemptRecord) -> Begun[AnyAttempt]:
+            attempt = self._attempts(step, self.rpc, record, whole=False)  # its head is waited for
+            return attempt, perform(attempt)
+
+        decided = await race(call, step, begin, lambda attempt: attempt.end())
+        if isinstance(decided, Respond):
+            return decided
+        self._attempt = decided
+        return None
 
     def _end_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None

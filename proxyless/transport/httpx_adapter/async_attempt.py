@@ -7,6 +7,7 @@ from typing import Any
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
 from proxyless.model.cluster import Protocol
+from proxyless.transport.hedging import Begun
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
@@ -110,6 +111,11 @@ class AsyncExchange:
             raise
         self.connection = connection
         return Answered(answer.status, answer.headers)
+
+    def another(self, step: Attempt, record: AttemptRecord) -> Begun["AsyncExchange"]:
+        """For an attempt beside others of the call."""
+        made = AsyncExchange(self._pool, self._request, self._scheme, self._content)
+        return made, made.attempt(step, record)
 
     def release(self) -> None:
         """Nobody wants the response of the last attempt: keep its connection if it is at its end, else close it."""

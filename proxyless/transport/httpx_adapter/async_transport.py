@@ -11,10 +11,10 @@ from proxyless.engine.steps import Answered, Attempt, Delay, Respond, Step
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
+from proxyless.transport.hedging import race
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import convert
 from proxyless.transport.httpx_adapter.async_attempt import AsyncExchange
-from proxyless.transport.httpx_adapter.async_hedging import race
 from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import AsyncNetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
@@ -129,9 +129,11 @@ class AsyncMeshTransport(_Base):
                         if call.mirrored and step.number == 1:
                             self._mirror(library, request, content, completion)
                         if step.hedged:
-                            exchange, step = await race(
-                                call, step, exchange, lambda: AsyncExchange(pool, request, head.scheme, content)
-                            )
+                            decided = await race(call, step, exchange.another, AsyncExchange.release)
+                            if isinstance(decided, AsyncExchange):
+                                exchange = decided
+                                break
+                            step = decided
                             continue
                         outcome = await exchange.attempt(step, record.attempts[-1])
                         deciding = clock()
