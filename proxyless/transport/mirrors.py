@@ -4,11 +4,8 @@ Source of the semantics: Envoy's RouteAction.request_mirror_policies. What is de
 """
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,6 +14,7 @@ from proxyless.telemetry.observation import ClientObservation
 from proxyless.transport.completion import Completion
 from proxyless.transport.pool import fork
 from proxyless.transport.runtime import Runtime
+from proxyless.transport.workers import Job, Workers
 
 logger = logging.getLogger("proxyless.mirror")
 
@@ -24,10 +22,8 @@ logger = logging.getLogger("proxyless.mirror")
 MOST, THREADS = 64, 8
 # So many bytes of a copy's answer are read and thrown away; a longer one ends its connection.
 LONGEST = 1024 * 1024
-# Seconds that a client which closes leaves to its copies, and that a thread waits for another.
-_GRACE, _IDLE = 1.0, 5.0
-
-Job = Callable[[], None]
+# Seconds that a client which closes leaves to its copies.
+_GRACE = 1.0
 
 
 class AsyncMirrors:
@@ -68,66 +64,22 @@ class AsyncMirrors:
 
 
 class BlockingMirrors:
-    """The copies of one client, in a few threads that come and go with them."""
+    """The copies of one client, in a few threads."""
 
     def __init__(self) -> None:
-        self._reset()
-        fork.watch(self)
+        self._workers = Workers("proxyless-mirror", THREADS)
 
     def start(
         self, runtime: Runtime, call: Call, seen: ClientObservation, perform: Callable[[Completion], object]
     ) -> None:
         """perform: as above."""
         for copy in _begun(runtime, call, seen):
-            with self._changed:
-                if self._under_way >= MOST or not self._has_hands():
-                    _drop(copy)
-                    continue
-                self._under_way += 1
-                self._jobs.append(_job(copy, perform))
-                self._changed.notify_all()
+            if not self._workers.start(_job(copy, perform), MOST):
+                _drop(copy)
 
     def close(self) -> None:
-        """They have a second to end; later ones end with the process."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._under_way, _GRACE)
-
-    def forget(self) -> tuple[()]:
-        """See ``pool.fork``: threads do not survive it."""
-        self._reset()
-        return ()
-
-    def _reset(self) -> None:
-        self._changed = threading.Condition()
-        self._jobs: deque[Job] = deque()
-        self._under_way = self._threads = self._idle = 0
-
-    def _has_hands(self) -> bool:
-        """For one job more. A process that ends, or has too many threads, gets no new one: that is not the caller's."""
-        if self._idle <= len(self._jobs) and self._threads < THREADS:
-            with contextlib.suppress(RuntimeError):
-                threading.Thread(target=self._work, name="proxyless-mirror", daemon=True).start()
-                self._threads += 1
-        return self._threads > 0
-
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                job()
-            finally:
-                with self._changed:
-                    self._under_way -= 1
-                    self._changed.notify_all()
-
-    def _next(self) -> Job | None:
-        with self._changed:
-            self._idle += 1
-            self._changed.wait_for(lambda: bool(self._jobs), _IDLE)
-            self._idle -= 1
-            if self._jobs:
-                return self._jobs.popleft()
-            self._threads -= 1
-            return None
+        """They have a second to end."""
+        self._workers.wait(_GRACE)
 
 
 def _begun(runtime: Runtime, call: Call, seen: ClientObservation) -> list[Completion]:

@@ -6,16 +6,24 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_client_support import PATIENCE, Backend, FakeRuntime, cluster, forward, perform, retrying, until, world
+from grpc_client_support import (
+    PATIENCE,
+    TARGET,
+    Backend,
+    FakeRuntime,
+    cluster,
+    forward,
+    perform,
+    retrying,
+    until,
+    world,
+)
+
+from proxyless.transport.grpc_client import MeshChannel
 
 OK = grpc.StatusCode.OK
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 Start = Callable[..., Backend]
-
-
-@pytest.fixture
-def api() -> str:
-    return "aio"
 
 
 class Scripted(Backend):
@@ -92,10 +100,27 @@ def test_what_waits_for_its_head_is_cancelled_with_the_call(api: str, scripted: 
 
 
 @pytest.mark.parametrize(("ways", "winner"), [(("hang", "second"), "second"), (("late", "hang"), "late")])
-def test_a_stream_of_answers_is_that_of_one_attempt(
-    api: str, scripted: Any, ways: tuple[str, ...], winner: str
-) -> None:
+def test_a_stream_of_answers_is_that_of_one_attempt(scripted: Any, ways: tuple[str, ...], winner: str) -> None:
     server, runtime = scripted(*ways)
-    found = perform(api, runtime, "unary_stream", "Many", b"x")
+    found = perform("aio", runtime, "unary_stream", "Many", b"x")
     assert (found.code, found.messages) == (OK, [f"{winner}{number}".encode() for number in range(3)])
     assert server.cancelled.wait(PATIENCE)
+
+
+def test_a_call_that_streams_back_is_not_hedged_by_blocking_channels(scripted: Any) -> None:
+    server, runtime = scripted("hang", "second")
+    found = perform("sync", runtime, "unary_stream", "Many", b"x", metadata=(("x-envoy-retry-on", "5xx"),))
+    assert found.messages == [b"second0", b"second1", b"second2"]
+    # The per-try timeout has ended the first.
+    assert server.cancelled.wait(PATIENCE)
+
+
+def test_a_future_that_is_cancelled_ends_them_all(scripted: Any) -> None:
+    server, runtime = scripted("hang", "hang")
+    with MeshChannel(runtime, TARGET, ()) as channel:
+        call: Any = channel.unary_unary("/test.Echo/Unary")
+        future = call.future(b"x", timeout=PATIENCE)
+        until("both attempts", lambda: len(server.calls) == 2)
+        assert future.cancel()
+        assert server.cancelled.wait(PATIENCE)
+        until("nobody in flight", lambda: runtime.engine.active_requests("ratings", ("127.0.0.1", server.port)) == 0)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from proxyless.engine.call import Call
-from proxyless.engine.record import CallRecord
+from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.steps import Attempt, Delay, Outcome, Respond
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.blocking_attempt import BlockingAttempt
+from proxyless.transport.grpc_client.blocking_hedging import race
 from proxyless.transport.grpc_client.blocking_requests import Requests
 from proxyless.transport.grpc_client.metadata import Metadata
 from proxyless.transport.grpc_client.rpc import FIRST_WAIT, LONGEST_WAIT, CopyRpc, Rpc
@@ -65,6 +66,7 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         self._deserialize = deserialize
         self._changed = threading.Condition()
         self._attempt: BlockingAttempt | None = None
+        self._racing: tuple[BlockingAttempt, ...] = ()
         self._committed = False
         self._head: Metadata | None = None
         self._status: Status | None = None
@@ -74,6 +76,8 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         if isinstance(request, bytes):
             self._request = request
             rpc.request_bytes = len(request)
+            # What streams back has a head before its first message, which only another thread could hear of.
+            rpc.request.hedgeable = unary
         else:
             self._request = Requests(request, serialize, self._iterator_failed)
 
@@ -133,6 +137,14 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
                     self._end_attempt()
                     if call.mirrored:
                         self._mirror(call)
+                    if step.hedged and isinstance(self._request, bytes):
+                        decided = race(call, step, self._beside, self._request)
+                        if isinstance(decided, Respond):
+                            step = decided
+                            continue
+                        with self._changed:
+                            self._attempt = decided
+                        break
                     attempt = BlockingAttempt(self._pool, step, self._rpc, call.record.attempts[-1])
                     with self._changed:
                         self._attempt = attempt
@@ -151,6 +163,14 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
             step = call.next_step()
         assert self._attempt is not None
         return self._commit(self._attempt)
+
+    def _beside(self, step: Attempt, record: AttemptRecord) -> BlockingAttempt:
+        attempt = BlockingAttempt(self._pool, step, self._rpc, record)
+        with self._changed:
+            self._racing += (attempt,)
+            if self._status is not None:  # cancelled meanwhile
+                attempt.end()
+        return attempt
 
     def _commit(self, attempt: BlockingAttempt) -> Status | None:
         """The rest of the one attempt that the application gets to see."""
@@ -226,6 +246,8 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
             attempt.end()
             if isinstance(self._request, Requests):
                 self._request.wake()
+        for attempt in self._racing:
+            attempt.end()
 
     def _finish(self, status: Status) -> bool:
         with self._changed:
