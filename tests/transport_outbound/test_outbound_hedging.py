@@ -14,7 +14,7 @@ from proxyless.model.snapshot import Snapshot
 Which = tuple[str, str]
 Way = Callable[[Peer, Server], Awaitable[None]]
 PATIENCE = 0.05
-each = pytest.mark.parametrize("which", [which for which in CLIENTS if which[1] == "async"], ids="-".join)
+each = pytest.mark.parametrize("which", CLIENTS, ids="-".join)
 
 
 async def hang(peer: Peer, _: Server) -> None:

@@ -149,6 +149,12 @@ class BlockingConnection:
             self.tunnel.close()
         self._sock.close()
 
+    def abandon(self) -> None:
+        """From any thread, while another waits on this connection: it hears of an end, and closes."""
+        with contextlib.suppress(OSError):
+            # Not a TLS socket's own, which would take its state from under the other thread.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
     @property
     def sock(self) -> socket.socket:
         return self._sock

@@ -341,6 +341,13 @@ class BlockingStream(Stream):
             self.gone = True
         self.connection.left()
 
+    def abandon(self) -> None:
+        """From any thread, while another waits for this stream: it is reset, and the other hears of an end."""
+        with self.connection.lock:
+            self.error = self.error or ConnectionEnded("nobody wants the response", clean=False)
+            self.wake()
+        self.close()
+
     def wake(self) -> None:
         self._events += 1
         self.woken.notify()

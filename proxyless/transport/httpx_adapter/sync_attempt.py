@@ -7,7 +7,6 @@ from typing import Any
 from proxyless.engine.record import AttemptRecord
 from proxyless.engine.steps import Answered, Attempt, Failed
 from proxyless.model.cluster import Protocol
-from proxyless.transport.http1.errors import WireError
 from proxyless.transport.http1.framing import expects_continue, framing_of
 from proxyless.transport.http1.head import serialise
 from proxyless.transport.http2.blocking import BlockingStream
@@ -24,9 +23,11 @@ from proxyless.transport.tls import upstream_tls
 
 
 class SyncExchange:
-    """The I/O of one call, what its attempts share. connection: of the answered attempt, until it is released."""
+    """The I/O of one call, what its attempts share. connection: of the last attempt, until it is released or broken."""
 
-    __slots__ = ("_bucket", "_content", "_pool", "_request", "_scheme", "connection", "limits", "touched", "trace")
+    __slots__ = (
+        "_bucket", "_content", "_pool", "_request", "_scheme", "_written", "connection", "limits", "touched", "trace",
+    )  # fmt: skip
 
     def __init__(self, pool: BlockingPool, request: Any, scheme: str, content: bytes | None) -> None:
         """request: of httpx or httpx2. content: its body if that is in memory."""
@@ -45,70 +46,76 @@ class SyncExchange:
         """Raises WireError for what is the application's to see; whatever it raises, the connection is closed."""
         started = time.monotonic()
         deadline = None if step.timeout is None else started + step.timeout
+        try:
+            self._send(step, record, started, deadline)
+            return self._answer(record, deadline)
+        except BaseException as error:
+            return self._broken(error)
+
+    def _send(self, step: Attempt, record: AttemptRecord, started: float, deadline: float | None) -> None:
         body: bytes | Iterable[bytes] = self._request.stream if self._content is None else self._content
         framing = framing_of(step.headers, self._content)
         expect = framing.length != 0 and expects_continue(step.headers)
         trace = self.trace
         head, keep_alive, upgrade = serialise(step.method, step.path, step.authority, step.headers, framing)
-        connection: BlockingUse | None = None
-        try:
-            connection = self._connection(
-                step, record, started, deadline, http1=upgrade != "" or step.method == "CONNECT"
+        connection = self.connection = self._connection(
+            step, record, started, deadline, http1=upgrade != "" or step.method == "CONNECT"
+        )
+        queued = time.monotonic()
+        if record.reused:
+            record.queue = queued - started
+        self.touched = self._content is None
+        if isinstance(connection, BlockingStream):
+            fields = request_head(
+                method=step.method,
+                scheme=self._scheme,
+                authority=step.authority,
+                path=step.path,
+                headers=step.headers,
+                framing=framing,
             )
-            queued = time.monotonic()
-            if record.reused:
-                record.queue = queued - started
-            self.touched = self._content is None
-            if isinstance(connection, BlockingStream):
-                fields = request_head(
-                    method=step.method,
-                    scheme=self._scheme,
-                    authority=step.authority,
-                    path=step.path,
-                    headers=step.headers,
-                    framing=framing,
-                )
-                connection.start(step.method, fields, body, framing, write_timeout=self.limits.write, deadline=deadline)
-                if trace is not None:
-                    trace.opened(connection.id, fresh=not record.reused)
-            else:
-                if trace is not None:
-                    trace.on_http1()
-                    trace.start(events.HEADERS)
-                connection.start(
-                    step.method,
-                    head,
-                    body,
-                    framing,
-                    keep_alive=keep_alive,
-                    write_timeout=self.limits.write,
-                    deadline=deadline,
-                    upgrade=upgrade,
-                    expect=expect,
-                )
-            written = time.monotonic()
-            record.send = written - queued
+            connection.start(step.method, fields, body, framing, write_timeout=self.limits.write, deadline=deadline)
             if trace is not None:
-                trace.sent()
-            answer = connection.read_head(deadline, self.limits.read)
-            record.wait = time.monotonic() - written
+                trace.opened(connection.id, fresh=not record.reused)
+        else:
             if trace is not None:
-                trace.done(events.received(answer))
-        except RETRIABLE as error:
-            if connection is not None:
-                connection.close()
-            assert isinstance(error, WireError)
-            if trace is not None:
-                trace.failed(error)
-            return failed(error, request_sent=connection is not None and connection.sent, body_consumed=self.touched)
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if trace is not None:
-                trace.failed(error)
-            raise
-        self.connection = connection
+                trace.on_http1()
+                trace.start(events.HEADERS)
+            connection.start(
+                step.method,
+                head,
+                body,
+                framing,
+                keep_alive=keep_alive,
+                write_timeout=self.limits.write,
+                deadline=deadline,
+                upgrade=upgrade,
+                expect=expect,
+            )
+        self._written = time.monotonic()
+        record.send = self._written - queued
+        if trace is not None:
+            trace.sent()
+
+    def _answer(self, record: AttemptRecord, deadline: float | None) -> Answered:
+        connection = self.connection
+        assert connection is not None
+        answer = connection.read_head(deadline, self.limits.read)
+        record.wait = time.monotonic() - self._written
+        if self.trace is not None:
+            self.trace.done(events.received(answer))
         return Answered(answer.status, answer.headers)
+
+    def _broken(self, error: BaseException) -> Failed:
+        """For the engine; what is not its business is raised again."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+        if self.trace is not None:
+            self.trace.failed(error)
+        if not isinstance(error, RETRIABLE):
+            raise error
+        return failed(error, request_sent=connection is not None and connection.sent, body_consumed=self.touched)
 
     def release(self) -> None:
         """Nobody wants the response of the last attempt: keep its connection if it is at its end, else close it."""

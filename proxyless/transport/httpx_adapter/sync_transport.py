@@ -17,6 +17,7 @@ from proxyless.transport.httpx_adapter.library import Library, library_of
 from proxyless.transport.httpx_adapter.network_stream import NetworkStream
 from proxyless.transport.httpx_adapter.outcome import plain_failed
 from proxyless.transport.httpx_adapter.sync_attempt import SyncExchange
+from proxyless.transport.httpx_adapter.sync_hedging import race
 from proxyless.transport.mirrors import LONGEST, BlockingMirrors
 from proxyless.transport.pool import fork
 from proxyless.transport.pool.blocking import BlockingPool
@@ -52,7 +53,7 @@ class MeshTransport(_Base):
         library = library_of(request)
         content = library.content(request)
         try:
-            head = convert.engine_request(request, content is not None)
+            head = convert.engine_request(request, content is not None, hedgeable=True)
         except WireError as error:
             raise library.error(error, request) from None
         snapshot = self._runtime.snapshot()
@@ -125,6 +126,13 @@ class MeshTransport(_Base):
                             exchange.release()
                         if call.mirrored and step.number == 1:
                             self._mirror(library, request, content, completion)
+                        if step.hedged:
+                            decided = race(call, step, exchange)
+                            if isinstance(decided, SyncExchange):
+                                exchange = decided
+                                break
+                            step = decided
+                            continue
                         outcome = exchange.attempt(step, record.attempts[-1])
                         deciding = clock()
                         call.report(outcome)
