@@ -58,8 +58,12 @@ def raw(kind: int, flags: int, payload: bytes) -> Callable[[Peer, int], None]:
     return lambda peer, stream: peer.frame(kind, flags, stream, payload)
 
 
-def leaving(peer: Peer, stream: int) -> None:
+def goaway(peer: Peer, stream: int) -> None:
     peer.goaway(stream)
+
+
+def leaving(peer: Peer, stream: int) -> None:
+    goaway(peer, stream)
     peer.answer(stream)
 
 
@@ -96,7 +100,7 @@ ANSWERS: dict[str, tuple[Script, grpc.StatusCode, str]] = {
     "gone after the head": (headed(gone), Code.UNAVAILABLE, ""),
     "gone after the message": (headed(message(), gone), Code.UNAVAILABLE, ""),
     "GOAWAY for all": (lambda peer, stream: peer.goaway(0), Code.UNAVAILABLE, "has not processed"),
-    "GOAWAY and a reset": (headed(message(), lambda peer, stream: peer.goaway(stream), reset(8)), Code.CANCELLED, "code 8"),
+    "GOAWAY and a reset": (headed(message(), goaway, reset(8)), Code.CANCELLED, "code 8"),
     "refused": (reset(7), Code.UNAVAILABLE, "REFUSED_STREAM"),
     "reset": (reset(2), Code.UNAVAILABLE, ""),
     "reset: calm": (reset(11), Code.RESOURCE_EXHAUSTED, "11"),

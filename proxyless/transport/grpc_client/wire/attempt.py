@@ -19,6 +19,7 @@ from proxyless.transport.grpc_client.wire.channel import WireChannel
 from proxyless.transport.grpc_client.wire.connection import WireConnection
 from proxyless.transport.grpc_client.wire.head import InvalidMetadata, custom, opening, timeout
 from proxyless.transport.grpc_client.wire.options import WireOptions, encoding_of
+from proxyless.transport.grpc_wire.connection import STREAM_WINDOW
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Lines
 from proxyless.transport.grpc_wire.messages import BadMessage, Messages, frame
@@ -29,8 +30,8 @@ _EXPIRED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 # Seconds by which a timer, or a server's clock, may be early.
 _EARLY = 0.01
-# Bytes at once that may have used up a good part of a window.
-_LARGE = 1024
+# Credit is given back in pieces of this many bytes: each is a frame to send, and one to receive.
+_PIECE = STREAM_WINDOW // 4
 
 _Waiters = list[asyncio.Future[None]]
 
@@ -46,7 +47,7 @@ class WireAttempt(Stream):
 
     __slots__ = (
         "_again", "_block", "_callbacks", "_connection", "_enders", "_failed", "_final", "_finished", "_found", "_head",
-        "_kept", "_loop", "_messages", "_options", "_pool", "_raw", "_readers", "_record", "_request", "_rpc",
+        "_kept", "_loop", "_messages", "_options", "_owed", "_pool", "_raw", "_readers", "_record", "_request", "_rpc",
         "_step", "_subchannel", "_timer", "_whole", "_writers", "_written", "encoding", "initial", "status",
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ class WireAttempt(Stream):
         self._raw: deque[tuple[bytes, int]] = deque()  # data, and what it took of the window
         self._found: deque[bytes] = deque()
         self._finished: Status | None = None  # the server's, while what came before it is unread
+        self._owed = 0
         self._final: Status | None = None
         self._failed: Failed | None = None
         self._again = self._written = self._kept = False
@@ -181,7 +183,9 @@ class WireAttempt(Stream):
         connection.data(self, self._framed(message))
         connection.spoken()
         connection.flush_soon()
-        while self.waiting and self._final is None:
+        while (self.waiting or connection.paused) and self._final is None:
+            if connection.paused:
+                connection.writers[self.on_room] = None
             await self._wait(self._writers)
 
     async def done_writing(self) -> None:
@@ -263,7 +267,7 @@ class WireAttempt(Stream):
         assert connection is not None
         if unprocessed and not (self._again or self._written or self._head) and again is not None:
             # Once, as every gRPC client does by itself (gRFC A6, "Transparent Retries").
-            self._again, self._connection = True, None
+            self._again, self._connection, self._owed = True, None, 0
             super().__init__()
             again.channel.submit(self)
         elif unprocessed:
@@ -301,10 +305,11 @@ class WireAttempt(Stream):
                 whose = "CLIENT: " if code is grpc.StatusCode.RESOURCE_EXHAUSTED else ""
                 self._settle(Status(code, f"{whose}{error}"))
                 return
-            if self._connection is not None and not self.gone:
-                self._connection.consumed(self, credit)
-                if len(data) >= _LARGE:
-                    self._connection.flush_soon()
+            self._owed += credit
+            if self._owed >= _PIECE and self._connection is not None:
+                self._connection.consumed(self, self._owed)
+                self._connection.flush_soon()
+                self._owed = 0
         if not raw and self._finished is not None:
             self._settle(self._finished)
 
@@ -349,6 +354,8 @@ class WireAttempt(Stream):
                 self._subchannel.channel.withdraw(self)
         else:
             self._stop_sending()
+            if self._connection.writers:
+                self._connection.writers.pop(self.on_room, None)
         _release(self._readers)
         _release(self._writers)
         _release(self._enders)

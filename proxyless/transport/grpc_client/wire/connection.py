@@ -17,7 +17,8 @@ class WireConnection(Connection, asyncio.Protocol):
     """Says nothing before ``begin``: its owner verifies the peer first.
 
     changed: told when there may be room again, when it takes no more, and when it is over. peer: the SPIFFE ID it
-    proved. idle_since: loop time at which the last stream ended.
+    proved. idle_since: loop time at which the last stream ended. paused: the socket takes no more for now; who sends
+    much waits, and is in ``writers`` to be told. What we answer meanwhile is bounded by how much a peer may ask.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class WireConnection(Connection, asyncio.Protocol):
         self._heard = 0.0
         self._pinged: float | None = None
         self._quiet = 0
+        self.paused = False
+        self.writers: dict[Callable[[], None], None] = {}
         self.peer = ""
         self.idle_since = loop.time()
 
@@ -129,13 +132,16 @@ class WireConnection(Connection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost("Socket closed" if exc is None else explain(exc))
+        self.resume_writing()
 
     def pause_writing(self) -> None:
-        self.pause()
+        self.paused = True
 
     def resume_writing(self) -> None:
-        self.resume()
-        self.flush()
+        self.paused = False
+        writers, self.writers = self.writers, {}
+        for wake in writers:
+            wake()
 
     # ---- timers
 
