@@ -96,7 +96,6 @@ ANSWERS: dict[str, tuple[Script, grpc.StatusCode, str]] = {
     "HTTP's 418": (trailers((":status", "418")), Code.UNKNOWN, "418"),
     "a status beside HTTP's": (trailers((":status", "503"), ("grpc-status", "8")), Code.RESOURCE_EXHAUSTED, ""),
     "a web page": (headed(lines=((":status", "200"), ("content-type", "text/html"))), Code.UNKNOWN, "text/html"),
-    "gone before the head": (gone, Code.UNAVAILABLE, ""),
     "gone after the head": (headed(gone), Code.UNAVAILABLE, ""),
     "gone after the message": (headed(message(), gone), Code.UNAVAILABLE, ""),
     "GOAWAY for all": (lambda peer, stream: peer.goaway(0), Code.UNAVAILABLE, "has not processed"),
