@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from proxyless.engine.explanation import Explanation
     from proxyless.telemetry.load_recorders import ServerMetricRecorder
-    from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+    from proxyless.transport.grpc_server.foreign import ForeignInterceptor
     from proxyless.transport.grpc_server.server import MeshGrpcServer
     from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
     from proxyless.transport.inbound.asgi import MeshASGI
@@ -209,7 +209,7 @@ class Mesh:
         ``STRICT`` port refuses them. port: whose policy counts; default: the strictest of this process's ports.
         """
         need_grpc()
-        from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+        from proxyless.transport.grpc_server.foreign import ForeignInterceptor
 
         return ForeignInterceptor(self.runtime, port)
 

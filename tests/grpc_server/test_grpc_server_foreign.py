@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from proxyless.model.inbound import MutualTls
 from proxyless.telemetry.grpc_metrics import GrpcMetrics
 from proxyless.telemetry.tracing import Tracer
-from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+from proxyless.transport.grpc_server.foreign import ForeignInterceptor
 
 
 @contextlib.contextmanager

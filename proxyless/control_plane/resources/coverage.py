@@ -225,7 +225,7 @@ def _authorization(resource: Resource[Any], spec: AuthorizationPolicySpec) -> It
     if spec.action is Action.CUSTOM:
         yield "spec.action", "no external authorizer is asked, and so what the rules match is denied"
     acts = "lets nobody in" if spec.action is Action.ALLOW else "acts whatever it is"
-    blind = f"library gRPC servers are not told the host: there the rule {acts}"
+    blind = f"servers behind mesh.grpc_interceptor are not told the host: there the rule {acts}"
     for index, rule in enumerate(spec.rules):
         for number, to in enumerate(rule.to):
             for field in ("hosts", "not_hosts"):

@@ -1,8 +1,7 @@
 """A ``grpc.aio.Server`` whose ports are the mesh's: TLS or plaintext as the port's mode says, identity, policy.
 
-The accepting is ours (grpcio can only demand client certificates or not ask for them, and cannot speak plaintext beside
-TLS); an inner server of grpcio's, on a Unix socket in a directory that only this user may enter, gets the bytes. It
-refuses every RPC that did not come through a port of the mesh.
+All of it is ours, down to the frames: grpcio's server could only demand client certificates or not ask for them, cannot
+speak plaintext beside TLS, and tells nobody which authority was asked for.
 """
 
 from __future__ import annotations
@@ -11,23 +10,19 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
-import shutil
 import socket
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 
 from proxyless.model.address import split_address
 from proxyless.model.errors import ConfigurationError, NotReadyError
-from proxyless.transport.grpc_server.callers import Callers
-from proxyless.transport.grpc_server.connection import Inside, MeshConnection
-from proxyless.transport.grpc_server.interceptor import MeshInterceptor
+from proxyless.transport.grpc_server.connection import Core, MeshConnection
+from proxyless.transport.grpc_server.methods import Methods
+from proxyless.transport.grpc_server.options import read
+from proxyless.transport.grpc_server.rpc import UNAVAILABLE
 from proxyless.transport.inbound.accept import AcceptLoop
 from proxyless.transport.inbound.runtime import InboundRuntime
 from proxyless.transport.inbound.serve import bind
@@ -37,11 +32,10 @@ log = logging.getLogger("proxyless.inbound")
 
 # Seconds between looks at why we are not in the mesh yet.
 JOIN_TIMEOUT = 5.0
-# Seconds for the last bytes of a stopped server to leave.
+# Seconds for the last bytes of a stopped server to leave, and for handlers that were cancelled to end.
 _FLUSH_TIMEOUT = 1.0
+_CANCEL_TIMEOUT = 5.0
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104
-# sockaddr_un holds 108 bytes with the last zero.
-_LONGEST_PATH = 100
 
 
 class GrpcRuntime(InboundRuntime, Protocol):
@@ -69,42 +63,40 @@ class MeshGrpcServer(grpc.aio.Server):
         maximum_concurrent_rpcs: int | None = None,
         compression: Any = None,
     ) -> None:
+        self._sockets: dict[str, socket.socket] = {}
+        self._loops: list[AcceptLoop] = []
+        if maximum_concurrent_rpcs is not None and maximum_concurrent_rpcs <= 0:
+            raise ValueError("maximum_concurrent_rpcs should be a positive integer")
         self._runtime = runtime
-        self._callers = Callers()
         # Told that the server is about to stop: who has streams without an end would be waited for.
         self.on_stop: list[Callable[[], object]] = []
-        # Names of the services that were added, as far as handlers tell them.
-        self.services: list[str] = []
-        by_name = not interceptors and all(map(_is_by_name, handlers or ()))
-        self._interceptor = MeshInterceptor(runtime, self._callers, by_name=by_name)
-        self._reuse_port = bool(dict(options or ()).get("grpc.so_reuseport", 0))
-        self._inner = grpc.aio.server(
+        self._methods = Methods(interceptors or ())
+        self._methods.add(handlers or ())
+        self._core = Core(
+            runtime,
+            asyncio.get_event_loop(),
+            read(options or (), compression),
+            self._methods,
             migration_thread_pool,
-            handlers,
-            [self._interceptor, *(interceptors or ())],
-            options,
             maximum_concurrent_rpcs,
-            compression,
         )
-        self._sockets: dict[str, socket.socket] = {}
         self._address: str | None = None
-        self._inside: Inside | None = None
-        self._loops: list[AcceptLoop] = []
-        self._stopping = False
-        self._registered = False
+        self._started = self._stopping = self._registered = False
+        self._ends = 0.0
+        self._hurry, self._stopped = asyncio.Event(), asyncio.Event()
 
     # ---- what is served
 
+    @property
+    def services(self) -> list[str]:
+        """Names of the services that were added, as far as handlers tell them."""
+        return self._methods.services
+
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        generic_rpc_handlers = tuple(generic_rpc_handlers)
-        for handler in generic_rpc_handlers:
-            self._interceptor.by_name = self._interceptor.by_name and _is_by_name(handler)
-            if isinstance(handler, grpc.ServiceRpcHandler):
-                self.services.append(handler.service_name())
-        self._inner.add_generic_rpc_handlers(generic_rpc_handlers)
+        self._methods.add(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        self._inner.add_registered_method_handlers(service_name, method_handlers)
+        self._methods.register(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
         """A port of the mesh at ``HOST:PORT``, 0 for any free one; returns the number. Before ``start``.
@@ -116,9 +108,9 @@ class MeshGrpcServer(grpc.aio.Server):
 
     def add_mesh_port(self, host: str, number: int, name: str) -> int:
         """``add_insecure_port`` with the name that the port is registered by."""
-        if self._inside is not None:
+        if self._started:
             raise ConfigurationError("a port cannot be added to a server that was started")
-        listening = bind(host, number, remedy="choose another port", reuse_port=self._reuse_port)
+        listening = bind(host, number, remedy="choose another port", reuse_port=self._core.options.reuse_port)
         self._sockets[name] = listening
         if not self._address and host not in _WILDCARDS:
             self._address = str(listening.getsockname()[0])
@@ -144,14 +136,10 @@ class MeshGrpcServer(grpc.aio.Server):
         """
         if not self._sockets:
             raise ConfigurationError("the server has no port: call add_insecure_port first")
-        if self._inside is not None:
+        if self._started:
             raise ConfigurationError("the server was started already")
-        folder = _private_folder()
-        weakref.finalize(self, _remove, folder, os.getpid())
-        self._inside = inside = Inside(self._runtime, self._callers, str(folder / "grpc"))
-        self._folder = folder
-        self._inner.add_insecure_port(f"unix:{inside.path}")
-        await self._inner.start()
+        self._started = True
+        self._core.loop = asyncio.get_running_loop()
         try:
             await self._join()
         except BaseException:
@@ -161,7 +149,7 @@ class MeshGrpcServer(grpc.aio.Server):
             self._loops = [
                 AcceptLoop(
                     listening,
-                    functools.partial(MeshConnection, inside, listening.getsockname()[1]),
+                    functools.partial(MeshConnection, self._core, listening.getsockname()[1]),
                     self._runtime,
                     alpn="h2",
                 )
@@ -185,73 +173,109 @@ class MeshGrpcServer(grpc.aio.Server):
 
         grace: seconds for all of it, None to end at once. A second call with less shortens the first.
         """
+        ends = time.monotonic() + (grace or 0)
         if self._stopping:
-            await self._inner.stop(grace)
+            if ends < self._ends:
+                self._ends = ends
+                self._hurry.set()
+            await self._stopped.wait()
             return
-        self._stopping = True
+        self._stopping, self._ends = True, ends
         for end in self.on_stop:
             end()
-        ends = time.monotonic() + (grace or 0)
+        try:
+            await self._stop(bool(grace))
+        finally:
+            self._stopped.set()
+
+    async def _stop(self, gracefully: bool) -> None:
         ports = tuple(self.ports.values())
-        if grace and self._loops:
-            await self._announce(ports, ends)
+        if gracefully and self._loops:
+            await self._announce(ports)
+        self._core.stopping = True
         for loop in self._loops:
             loop.close()
             await loop.wait_closed()
         for listening in self._sockets.values():
             listening.close()
-        left = ends - time.monotonic()
-        await self._inner.stop(left if left > 0 else None)
+        core = self._core
+        for connection in list(core.connections):
+            connection.drain()
+        await self._until(lambda: not core.connections)
+        if core.calls:
+            for call in list(core.calls):
+                call.cancel(UNAVAILABLE, "Cancelling all calls")
+            self._ends = time.monotonic() + _CANCEL_TIMEOUT
+            await self._until(lambda: not core.calls)
+            if core.calls:
+                log.warning("%d handlers of the stopped server go on though they were cancelled", len(core.calls))
         if self._registered:
             self._runtime.leave(ports)
-        if self._inside is not None:
-            await self._end_connections(self._inside)
-            _remove(self._folder, os.getpid())
+        for connection in list(core.connections):
+            connection.close()
+        self._ends = time.monotonic() + _FLUSH_TIMEOUT
+        await self._until(lambda: not core.connections)
+        for connection in list(core.connections):
+            connection.transport.abort()
 
-    async def _announce(self, ports: Collection[int], ends: float) -> None:
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait for ``done``, which ``Core.changed`` tells of, until the end that may come nearer meanwhile."""
+        changed = self._core.changed
+        while not done() and (left := self._ends - time.monotonic()) > 0:
+            changed.clear()
+            self._hurry.clear()
+            waiting = [asyncio.ensure_future(event.wait()) for event in (changed, self._hurry)]
+            try:
+                await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waiting:
+                    one.cancel()
+
+    async def _announce(self, ports: Collection[int]) -> None:
         """Tell the mesh, keep serving while clients hear of it, then accept nothing more."""
-        left = ends - time.monotonic()
+        left = self._ends - time.monotonic()
         try:
             timeout = min(ANNOUNCE_TIMEOUT, left / 3)
             await asyncio.wait_for(asyncio.to_thread(self._runtime.drain, timeout, ports), timeout + 0.1)
         except Exception as error:  # a control plane that is away must not keep a process alive
             log.warning("could not announce the drain: %s", error or type(error).__name__)
-        await asyncio.sleep(max(0.0, min(DRAIN_DELAY, (ends - time.monotonic()) / 2)))
+        await self._pause(min(DRAIN_DELAY, (self._ends - time.monotonic()) / 2))
         for loop in self._loops:
             loop.stop_accepting()
-        until = time.monotonic() + min(FIRST_REQUEST_DELAY, max(0.0, (ends - time.monotonic()) / 2))
-        while any(loop.establishing for loop in self._loops) and time.monotonic() < until:  # noqa: ASYNC110
+        until = time.monotonic() + min(FIRST_REQUEST_DELAY, max(0.0, (self._ends - time.monotonic()) / 2))
+        while any(loop.establishing for loop in self._loops) and time.monotonic() < min(until, self._ends):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    async def _end_connections(self, inside: Inside) -> None:
-        """The inner server has closed them; what it wrote last may still be on its way."""
-        connections = list(inside.open)
+    async def _pause(self, seconds: float) -> None:
+        """Unless the end is wanted sooner."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_TIMEOUT):
-                await asyncio.gather(*(connection.closed.wait() for connection in connections))
-        for connection in connections:
-            connection.end()
+            await asyncio.wait_for(self._hurry.wait(), max(0.0, seconds))
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # grpcio's name
-        stopped: bool = await self._inner.wait_for_termination(timeout)
-        return stopped
+        """Until it has stopped; True if ``timeout`` seconds came first."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), timeout)
+        except TimeoutError:
+            return True
+        return False
+
+    def __del__(self) -> None:
+        """Who drops a server that runs ends it, as grpcio does."""
+        core: Core | None = getattr(self, "_core", None)
+        if core is None or core.loop.is_closed() or self._stopped.is_set():
+            return
+        loops, sockets = self._loops, list(self._sockets.values())
+        with contextlib.suppress(RuntimeError):
+            core.loop.call_soon_threadsafe(_drop, core, loops, sockets)
 
 
-def _is_by_name(handler: Any) -> bool:
-    """Whether it is what generated code adds: the handlers of a service's methods in a dictionary."""
-    return type(handler) is type(grpc.method_handlers_generic_handler("", {}))
-
-
-def _private_folder() -> Path:
-    """0700, which mkdtemp promises. A long TMPDIR does not fit into a Unix address."""
-    folder = Path(tempfile.mkdtemp(prefix="proxyless-grpc-"))
-    if len(os.fsencode(folder)) > _LONGEST_PATH:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="proxyless-grpc-", dir="/tmp"))  # private all the same
-    return folder
-
-
-def _remove(folder: Path, pid: int) -> None:
-    """Not in a forked child, whose parent still serves."""
-    if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)
+def _drop(core: Core, loops: list[AcceptLoop], sockets: list[socket.socket]) -> None:
+    core.stopping = True
+    for loop in loops:
+        loop.close()
+    for listening in sockets:
+        listening.close()
+    for call in list(core.calls):
+        call.cancel(UNAVAILABLE, "Cancelling all calls")
+    for connection in list(core.connections):
+        connection.close()
