@@ -18,7 +18,7 @@ from xds.data.orca.v3.orca_load_report_pb2 import OrcaLoadReport
 from xds.service.orca.v3.orca_pb2 import OrcaLoadReportRequest
 
 import proxyless
-from proxyless.transport.grpc_server.interceptor import ForeignInterceptor
+from proxyless.transport.grpc_server.foreign import ForeignInterceptor
 from proxyless.transport.grpc_server.load_reports import METHOD, SERVICE, add_open_rca
 from proxyless.transport.grpc_server.server import MeshGrpcServer
 

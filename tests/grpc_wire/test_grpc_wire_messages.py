@@ -69,6 +69,7 @@ HELLO = gzip.compress(b"hello")
         (prefixed(zlib.compress(bytes(101))), "deflate", 8),
         (prefixed(gzip.compress(bytes(50_000))), "gzip", 8),
     ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)) if isinstance(value, bytes) else None,
 )
 def test_a_bad_message_ends_the_call(wire: bytes, encoding: str, status: int) -> None:
     reader = Messages(most=100)
