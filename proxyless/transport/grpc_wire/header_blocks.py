@@ -158,9 +158,10 @@ class Decoder:
                     value, position = _string(block, position)
                 values.append(value)
                 line = (name, value)
-                if first & 0x40:
-                    self._add(line)
+                if first & 0xF0:  # but for our own answers' lines: of no table, the same each time, and no secrets
                     steady = False
+                    if first & 0x40:
+                        self._add(line)
             begun = True
             left -= len(line[0]) + len(line[1]) + _OVERHEAD
             if left >= 0:
