@@ -86,15 +86,17 @@ _Lines = dict[str, list[str]]
 
 def extract(headers: Iterable[tuple[str, str]]) -> Incoming:
     """Read trace context from lower-case header lines. W3C wins over B3, single B3 over multi."""
-    found: _Lines = {}
-    for name, value in headers:
-        if name in TRACE_HEADERS:
-            found.setdefault(name, []).append(value)
-    if not found:
+    lines = [line for line in headers if line[0] in TRACE_HEADERS]
+    if not lines:
         return _NOTHING
+    if len(lines) == 1 and lines[0][0] == "traceparent":
+        # What the mesh's own clients send, nearly always.
+        context = _parent(lines[0][1])
+        return _NOTHING if context is None else Incoming(context, context.sampled)
+    found: _Lines = {}
+    for name, value in lines:
+        found.setdefault(name, []).append(value)
     context = _w3c(found)
-    if context is not None and len(found) == 1:
-        return Incoming(context, context.sampled)
     b3_single = _only(found, "b3")
     has_multi = not found.keys().isdisjoint(_B3_MULTI)
     if context is not None and b3_single is None and not has_multi:
@@ -152,14 +154,19 @@ def _only(found: _Lines, name: str) -> str | None:
 
 def _w3c(found: _Lines) -> TraceContext | None:
     line = _only(found, "traceparent")
-    match = _TRACEPARENT.match(line) if line else None
+    state = found.get("tracestate")
+    return _parent(line, state) if line else None
+
+
+def _parent(line: str, state: list[str] | None = None) -> TraceContext | None:
+    """line: the one of ``traceparent``. state: those of ``tracestate``."""
+    match = _TRACEPARENT.match(line.strip(" \t")) if len(line) <= _TRACEPARENT_LIMIT else None
     if match is None:
         return None
     version, trace_id, span_id, flags, more = match.groups()
     # Version 00 has exactly four fields; ff is forbidden; later versions may append fields.
     if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
         return None
-    state = found.get("tracestate")
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1), _tracestate(state) if state else "")
 
 
