@@ -7,11 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from http2_support import H2Peer, echo2, mesh2
-from outbound_support import CLIENTS, URL, Client, FakeRuntime, Server, cluster, echo, eventually, run, snapshot
+from http2_support import H2Peer, H2Server, echo2, mesh2
+from outbound_support import CLIENTS, URL, Client, FakeRuntime, Peer, Server, cluster, echo, eventually, run, snapshot
 
-from proxyless.model.cluster import ConnectionOptions, TcpKeepalive
+from proxyless.model.cluster import ConnectionOptions, Protocol, TcpKeepalive
 from proxyless.model.snapshot import EMPTY
+from proxyless.transport.pool import aio
+from proxyless.transport.pool import store as store_module
 from proxyless.transport.pool.store import Store
 
 Which = tuple[str, str]
@@ -163,3 +165,55 @@ def test_the_store_ends_what_is_old_and_what_was_made_for_other_options() -> Non
     store.sweep(18.0)
     assert left.closed
     assert not store.sweep(19.0)  # and the bucket is gone
+
+
+@kinds
+@pytest.mark.parametrize("http2", [False, True], ids=["http/1.1", "http/2"])
+def test_an_endpoint_that_leaves_finishes_what_it_has(
+    which: Which, http2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (store_module, aio):
+        monkeypatch.setattr(module, "SWEEP_EVERY", 0.02)
+    gate = threading.Event()
+
+    async def slowly(peer: Peer) -> None:
+        while True:
+            line, _ = await peer.head()
+            while "/slow" in line and not gate.is_set():
+                await asyncio.sleep(0.005)
+            await peer.ok()
+
+    async def slow_script(peer: H2Peer, number: int, headers: dict[str, str]) -> None:
+        while headers[":path"] == "/slow" and not gate.is_set():
+            await asyncio.sleep(0.005)
+        await echo2(peer, number, headers)
+
+    def server() -> Server:
+        return H2Server(slow_script) if http2 else Server(slowly)
+
+    async def scenario() -> None:
+        protocol = Protocol.HTTP2 if http2 else Protocol.HTTP1
+        with server() as leaving, server() as staying, ThreadPoolExecutor(1) as threads:
+            runtime = FakeRuntime(snapshot(cluster(leaving.port, protocol=protocol), retry=None))
+            async with Client(*which, runtime) as client:
+                if client.is_async:
+                    slow = asyncio.ensure_future(client.client.get(f"{URL}slow"))
+                else:
+                    slow = asyncio.get_running_loop().run_in_executor(threads, client.client.get, f"{URL}slow")
+                await eventually(lambda: len(leaving.requests) == 1)
+                runtime.world = snapshot(cluster(staying.port, protocol=protocol), retry=None)
+                for _ in range(5):
+                    assert (await client.get()).status_code == 200
+                    await asyncio.sleep(0.02)
+                assert (len(leaving.requests), leaving.open) == (1, 1)
+                gate.set()
+                assert (await slow).status_code == 200
+
+                async def nobody_is_left() -> None:
+                    while leaving.open:
+                        assert (await client.get()).status_code == 200  # blocking clients look when they are used
+
+                await asyncio.wait_for(nobody_is_left(), 60)
+                assert (leaving.connections, staying.connections) == (1, 1)
+
+    run(scenario())
