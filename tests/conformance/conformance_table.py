@@ -3,6 +3,7 @@
 from table_rows_changes import HEADER_CHANGES, REDIRECTS, REWRITES
 from table_rows_failures import FAULTS, TIMEOUTS
 from table_rows_gateway_api import GRPC_ROUTES, HTTP_ROUTES, ROUTES
+from table_rows_hedging import HEDGES
 from table_rows_matches import DESTINATIONS, MATCHES
 from table_rows_mesh import BESIDE, IDENTITY, SPLITS, STRANGERS
 from table_rows_retries import RETRIES
@@ -16,6 +17,7 @@ CASES = [
     *REDIRECTS,
     *FAULTS,
     *RETRIES,
+    *HEDGES,
     *TIMEOUTS,
     *ROUTES,
     *HTTP_ROUTES,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -100,6 +101,9 @@ async def _serve(backends: Backends, name: str, reader: asyncio.StreamReader, wr
                 with contextlib.suppress(ConnectionError):
                     await asyncio.wait_for(reader.read(1), _HANG)
                 break
+            while answer.beside > len(backends.taken(dict(headers).get(ID, ""))):
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(answer.after)
             _reply(connection, writer, seen, answer)
             await writer.drain()
             if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
@@ -181,6 +185,9 @@ class _Handler(grpc.GenericRpcHandler):
                 gone = threading.Event()
                 if context.add_callback(gone.set):
                     gone.wait(_HANG)
+            while todo.beside > len(self._backends.taken(dict(headers).get(ID, ""))) and context.is_active():
+                time.sleep(0.005)
+            time.sleep(todo.after)
             code = int(dict(todo.headers).get("grpc-status", "0"))
             if code:
                 status = next(one for one in grpc.StatusCode if one.value[0] == code)

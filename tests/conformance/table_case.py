@@ -76,6 +76,7 @@ class Answer:
     """What a backend does with one attempt. body: None for an echo of the request.
 
     reset: closes instead. hang: says nothing until the caller is gone. interim: a 103 comes first.
+    beside: is given once so many attempts have arrived, and after: seconds later.
     To a gRPC call ``grpc-status`` in ``headers`` is the answer's.
     """
 
@@ -86,6 +87,8 @@ class Answer:
     hang: bool = False
     interim: bool = False
     chunked: bool = False
+    beside: int = 0
+    after: float = 0.0
 
 
 OK = Answer()
@@ -252,7 +255,7 @@ class Case:
 
     @property
     def slow(self) -> bool:
-        return self.expected.seconds > 0 or any(answer.hang for answer in self.answers)
+        return self.expected.seconds > 0 or any(answer.hang or answer.beside for answer in self.answers)
 
     @property
     def over_sockets(self) -> "Case":

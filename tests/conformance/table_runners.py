@@ -5,6 +5,7 @@ xDS client, our gRPC channels.
 import asyncio
 import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -30,8 +31,9 @@ from proxyless.control_plane.resources.problem import has_error
 from proxyless.control_plane.translate.client import Client, ClientKind
 from proxyless.control_plane.translate.translator import Translator
 from proxyless.control_plane.world import MeshSettings, World
+from proxyless.engine.call import Call
 from proxyless.engine.engine import Engine
-from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Respond
+from proxyless.engine.steps import Answered, Attempt, Delay, Failed, FailureKind, Outcome, Respond, Wait
 from proxyless.model.snapshot import Snapshot
 from proxyless.transport.httpx_adapter import convert
 from proxyless.xds_client.offline import compile_snapshot
@@ -65,9 +67,14 @@ class Offline:
         self._engine = Engine(clock=lambda: self._now, rng=random.Random(7))
 
     def send(self, case: Case) -> Observed:
-        request = convert.engine_request(http_request(case, self.namespace, "0"), replayable=not case.chunked)
+        sent = http_request(case, self.namespace, "0")
+        request = convert.engine_request(sent, replayable=not case.chunked, hedgeable=True)
         call = self._engine.call(self._snapshot(request.target, case.registry_only), request)
         observed, began = Observed(0, flags=""), self._now
+        under_way: dict[int, Attempt] = {}
+        # When attempts arrived, and which was an attempt of that number.
+        self._arrived: list[float] = []
+        self._places: dict[int, int] = {}
         while (step := call.next_step()) is not None:
             match step:
                 case Delay():
@@ -76,10 +83,20 @@ class Offline:
                     observed.status, observed.body, observed.backend = step.status, step.body.decode(), ""
                     observed.headers = list(step.headers)
                 case Attempt():
-                    outcome = self._attempt(step, observed, case)
-                    call.report(outcome)
-                    if isinstance(outcome, Answered):
-                        observed.headers = list(call.response_headers(outcome.headers))
+                    self._arrive(step, observed, case)
+                    if step.hedged:
+                        under_way[step.number] = step
+                    else:
+                        self._report(call, step, self._attempt(step, observed, case), observed)
+                case Wait():
+                    moments = {self._moment(one, case): one for one in under_way.values()}
+                    first = min(moments, default=math.inf)
+                    if step.seconds is not None and first > self._now + step.seconds:
+                        self._now += step.seconds
+                    else:
+                        one = under_way.pop(moments[first].number)
+                        self._now = max(self._now, first) if first < math.inf else self._now
+                        self._report(call, one, self._attempt(one, observed, case), observed)
         call.finish()
         observed.flags = ",".join(flag.value for flag in call.record.flags)
         observed.seconds = self._now - began
@@ -96,12 +113,34 @@ class Offline:
             self._snapshots[key] = compile_snapshot(wire, [wanted])
         return self._snapshots[key]
 
+    def _name(self, step: Attempt) -> str:
+        return self._names.get(step.endpoint.port, "stranger")
+
+    def _arrive(self, step: Attempt, observed: Observed, case: Case) -> None:
+        name = self._name(step)
+        if name != "refused":
+            seen = Seen(name, step.method, step.path, step.authority, tuple(step.headers), case.body or "")
+            observed.seen.append(seen)
+            self._places[step.number] = len(self._arrived)
+            self._arrived.append(self._now)
+
+    def _moment(self, step: Attempt, case: Case) -> float:
+        """When what it brings is there."""
+        place = self._places[step.number]
+        answer = answer_to(script(case.answers), place)
+        needed = max(place + 1, answer.beside)
+        return math.inf if answer.hang or len(self._arrived) < needed else self._arrived[needed - 1] + answer.after
+
+    def _report(self, call: Call, step: Attempt, outcome: Outcome, observed: Observed) -> None:
+        call.report(outcome, step.number)
+        if isinstance(outcome, Answered):
+            observed.headers = list(call.response_headers(outcome.headers))
+
     def _attempt(self, step: Attempt, observed: Observed, case: Case) -> Answered | Failed:
-        name = self._names.get(step.endpoint.port, "stranger")
+        name = self._name(step)
         if name == "refused":
             return Failed(FailureKind.CONNECT, "refused")
-        observed.seen.append(Seen(name, step.method, step.path, step.authority, tuple(step.headers), case.body or ""))
-        answer = answer_to(script(case.answers), len(observed.seen) - 1)
+        answer = answer_to(script(case.answers), self._places[step.number])
         if answer.reset:
             return Failed(FailureKind.RESET, "gone", request_sent=True)
         if answer.hang:
