@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from http2_support import H2Peer, mesh2
 from outbound_support import CLIENTS, URL, Client, FakeRuntime, Peer, Server, cluster, eventually, run, snapshot
 
 from proxyless.model.route import RetryPolicy
@@ -165,5 +166,35 @@ def test_a_forgotten_answer_counts_no_more(which: Which) -> None:
             async with client.stream("GET", URL, extensions={"timeout": {}}) as response:
                 assert response.status_code == 200
             await eventually(lambda: server.open <= 1)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("which", [("httpx2", "async"), ("httpx2", "sync")], ids="-".join)
+@pytest.mark.parametrize("winner", [1, 2])
+def test_http2_streams_of_one_connection(which: Which, winner: int) -> None:
+    arrived: list[str] = []
+
+    async def script(peer: H2Peer, number: int, headers: dict[str, str]) -> None:
+        attempt = headers["x-envoy-attempt-count"]
+        arrived.append(attempt)
+        if attempt == f"{winner}":
+            await eventually(lambda: len(arrived) > 1)
+            await peer.ok(number, attempt.encode())
+
+    async def scenario() -> None:
+        with mesh2(script) as (server, runtime):
+            runtime.world = hedged(runtime.world)
+            async with Client(*which, runtime) as client:
+                response = await client.get(extensions={"timeout": {}})
+                assert response.text == f"{winner}"
+                # The other is reset, and the connection goes on.
+                await eventually(lambda: server.peers[0].resets == {3 if winner == 1 else 1: 8})
+                arrived.clear()
+                arrived.append("before")
+                if winner == 1:
+                    assert (await client.get(extensions={"timeout": {}})).text == "1"
+            assert server.connections == 1
+            await eventually(lambda: runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 0)
 
     run(scenario())
