@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -116,6 +117,17 @@ def test_who_answers(which: Which, ways: tuple[Way, ...], status: int, body: str
                 assert server.connections == len(ways)
 
     run(scenario())
+
+
+def test_the_access_log_tells_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving(("httpx2", "async"), hang, answer) as (_, _, client):
+            await client.get(extensions={"timeout": {}})
+
+    with caplog.at_level(logging.INFO, "proxyless.access"):
+        run(scenario())
+    (line,) = [one.access for one in caplog.records if one.name == "proxyless.access"]  # type: ignore[attr-defined]
+    assert (line["attempts"], line["hedges"], line["answered_by"]) == (2, 1, 2)
 
 
 @each
