@@ -201,7 +201,7 @@ class Expected:
             sent = next((seen for seen in got.seen if seen.backend == self.by), None)
             copy = next((seen for seen in got.seen if seen.backend == self.mirrored), None)
             if sent is not None and copy is not None:
-                as_sent = sent.method, sent.path, f"{sent.host}-shadow", sent.body
+                as_sent = sent.method, sent.path, sent.host, sent.body
                 pairs.append(("copy", as_sent, (copy.method, copy.path, copy.host, copy.body)))
         last = got.seen[-1] if got.seen else None
         for name, value in (("path", self.path), ("host", self.host), ("method", self.method), ("body", self.text)):

@@ -359,6 +359,7 @@ def test_mirrors_and_cors_go_to_who_knows_them_and_are_reported_for_others() -> 
         mirrors = [
             (one.cluster, one.runtime_fraction.default_value.numerator) for one in route.route.request_mirror_policies
         ]
+        assert all(one.disable_shadow_host_suffix_append for one in route.route.request_mirror_policies)
         assert mirrors == ([] if client is GRPC else [(cluster(host="ratings.default.svc.cluster.local"), 100_000)])
         assert ("envoy.filters.http.cors" in route.typed_per_filter_config) is (client is ENVOY)
         assert len(notes(rule, client, type_urls.ROUTE, TARGET)) == lacks

@@ -182,4 +182,6 @@ def _mirrors(action: rc.RouteAction, http: HTTPRoute, around: Forwarding) -> Non
             cluster=around.cluster_of(destination),
             runtime_fraction=base_pb2.RuntimeFractionalPercent(default_value=fraction(share)),
             trace_sampled=BoolValue(value=False),
+            # Istio's default since 1.28: a copy has the host of its request.
+            disable_shadow_host_suffix_append=True,
         )
