@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from proxyless.engine import fault, hygiene, load_reports, replies, retry, rewrite, sent
+from proxyless.engine import fault, hygiene, load_reports, rate_limit, replies, retry, rewrite, sent
 from proxyless.engine.answers import WHOLE, Answers, Headers, nothing
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
 from proxyless.engine.decision import Decision
 from proxyless.engine.hashing import NO_HASH, request_hash
 from proxyless.engine.hedging import Hedging
+from proxyless.engine.rate_limit import RateLimiter
 from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Answered, Attempt, Delay, FailureKind, Flag, Outcome, Respond, Step
@@ -40,6 +41,7 @@ class Call(Answers):
     _fault: Fault | None = None
     _limits = NO_LIMITS
     _concerned = True
+    _limiter: RateLimiter | None = None
 
     def __init__(
         self,
@@ -101,6 +103,12 @@ class Call(Answers):
     def drop(self, reason: str) -> Respond:
         """Instead of the first step of a copy, when there are too many."""
         return self._respond(503, b"", reason, Flag.UPSTREAM_OVERFLOW)
+
+    def limited(self, limiter: RateLimiter) -> None:
+        """Before the first step: the call needs a token of its decision's limit. It is asked for after faults, as the
+        control plane orders the filters of an Envoy, and once, whatever number of attempts there are.
+        """
+        self._limiter = limiter
 
     def next_step(self) -> Step | None:
         """What to do now; None once the call has its answer."""
@@ -212,6 +220,8 @@ class Call(Answers):
         )
 
     def _act(self) -> Step | None:
+        if self._limiter is not None and (refused := self._refused(self._limiter)) is not None:
+            return refused
         decision, request = self._decision, self._request
         if decision.route is None:
             if decision.passthrough is not None:
@@ -231,6 +241,15 @@ class Call(Answers):
                 return self._respond(action.status, action.body, self._of_route("direct response"))
             case Refused():
                 return self._respond(action.status, b"", f"the route cannot be followed: {action.reason}")
+
+    def _refused(self, limiter: RateLimiter) -> Respond | None:
+        """The answer to a call for which there is no token."""
+        limit = self._decision.rate_limit
+        if limit is None or limiter.admits(limit):
+            return None
+        why, code = rate_limit.reason(limit), rate_limit.grpc_status(limit)
+        flag = Flag.RATE_LIMITED
+        return self._respond(limit.status, rate_limit.BODY, why, flag, headers=limit.headers, grpc_status=code)
 
     def _forward(self, action: Forward) -> Step | None:
         decision, request = self._decision, self._request

@@ -10,6 +10,7 @@ from proxyless.engine.routing import find_route
 from proxyless.engine.split import Split
 from proxyless.model.cluster import Cluster, ClusterKind, Endpoint
 from proxyless.model.domains import split_port
+from proxyless.model.rate_limit import RateLimit
 from proxyless.model.route import (
     Fault,
     Forward,
@@ -36,6 +37,7 @@ class Decision:
 
     faults, request_mutations, response_mutations: most specific first, as Envoy applies them; no levels
     of mutations when all are empty. mirrors: where copies go, and the decision about each.
+    rate_limit: None for no limit.
     """
 
     route: Route | None = None
@@ -53,6 +55,7 @@ class Decision:
     no_route_status: int = 404
     dialled: Endpoint | None = None
     mirrors: "tuple[tuple[Mirror, Decision], ...]" = ()
+    rate_limit: RateLimit | None = None
 
 
 def decide(
@@ -65,10 +68,12 @@ def decide(
         return Decision(problem="the path has an escaped NUL", no_route_status=400)
     virtual_host = listener.virtual_host
     if virtual_host is None:
-        return Decision(problem=no_route(listener, request), faults=(listener.fault,))
+        problem, limit = no_route(listener, request), rate_limit(listener.rate_limit)
+        return Decision(problem=problem, faults=(listener.fault,), rate_limit=limit)
     route = find_route(virtual_host, request, rng.random())
     if route is None:
-        return Decision(virtual_host=virtual_host, problem=no_route(listener, request), faults=(listener.fault,))
+        problem, limit = no_route(listener, request), rate_limit(listener.rate_limit)
+        return Decision(virtual_host=virtual_host, problem=problem, faults=(listener.fault,), rate_limit=limit)
     action = route.action
     if not isinstance(action, Forward):
         return Decision(
@@ -76,6 +81,7 @@ def decide(
             virtual_host=virtual_host,
             faults=(route.fault, listener.fault),
             response_mutations=_levels(route.response_headers, virtual_host.response_headers),
+            rate_limit=rate_limit(route.rate_limit, listener.rate_limit),
         )
     forwards = known.forwards(snapshot)
     legs = action.clusters
@@ -124,6 +130,7 @@ def forward(
             faults=(route.fault, listener.fault),
             problem="every cluster of the route has weight 0",
             no_cluster_status=500,
+            rate_limit=rate_limit(route.rate_limit, listener.rate_limit),
         )
     cluster = snapshot.clusters.get(leg.cluster)
     passes = cluster is not None and cluster.kind is _PASSTHROUGH
@@ -142,7 +149,16 @@ def forward(
         no_cluster_status=action.cluster_not_found_status,
         dialled=dialled(request) if passes else None,
         mirrors=mirrored(snapshot, virtual_host, route, action) if action.mirrors else (),
+        rate_limit=rate_limit(leg.rate_limit, route.rate_limit, listener.rate_limit),
     )
+
+
+def rate_limit(*levels: RateLimit | None) -> RateLimit | None:
+    """The most specific one, given most specific first; None if that is none."""
+    for level in levels:
+        if level is not None:
+            return level if level.enabled else None
+    return None
 
 
 # Seconds that a copy may take where its route says nothing: Envoy's own default of a route's timeout.

@@ -1,8 +1,8 @@
 """The engine: decides for every request of a process. One is enough; it is called from any number of threads and
 event loops.
 
-No lock is taken. What calls share is either frozen (the snapshot), or changed only by single C operations that are
-atomic by themselves (see ``engine.balance.state`` and ``engine.identity_cache``).
+No lock is taken but a rate limit's. What calls share is either frozen (the snapshot), or changed only by single C
+operations that are atomic by themselves (see ``engine.balance.state`` and ``engine.identity_cache``).
 """
 
 import random
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from proxyless.engine.balance.state import ClusterStates
 from proxyless.engine.call import Call
 from proxyless.engine.decision import Known, decide
+from proxyless.engine.rate_limit import RateLimiter
 from proxyless.engine.request import Request
 from proxyless.model.cluster import Cluster
 from proxyless.model.errors import NotReadyError
@@ -27,6 +28,7 @@ class Engine:
         self._rng = rng if rng is not None else random.Random()  # noqa: S311  nothing secret is drawn
         self._states = ClusterStates(self._rng)
         self._known = Known()
+        self._limiter = RateLimiter(clock, self._rng)
 
     def call(self, snapshot: Snapshot, request: Request) -> Call:
         """Match the route and draw the split for one request.
@@ -39,7 +41,10 @@ class Engine:
         except KeyError:
             raise NotReadyError(f"target {request.target} has not been resolved yet") from None
         decision = decide(snapshot, listener, request, self._known, self._rng)
-        return Call(request, decision, self._states, self._clock, self._rng)
+        call = Call(request, decision, self._states, self._clock, self._rng)
+        if decision.rate_limit is not None:
+            call.limited(self._limiter)
+        return call
 
     def prepare(self, snapshot: Snapshot) -> None:
         """Make the tables of clusters that balance by hash before a request needs them; a Maglev table takes 0.1 s."""
@@ -65,3 +70,4 @@ class Engine:
         if self._own_rng:
             self._rng.seed()
         self._states.clear()
+        self._limiter.clear()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Set
 from dataclasses import replace
 
 from proxyless.engine import describe, hygiene, rewrite
-from proxyless.engine.decision import Decision, dialled, forward, no_route
+from proxyless.engine.decision import Decision, dialled, forward, no_route, rate_limit
 from proxyless.engine.explanation import (
     ClusterFact,
     EndpointFact,
@@ -12,6 +12,7 @@ from proxyless.engine.explanation import (
     FaultFact,
     HeaderFact,
     MirrorFact,
+    RateLimitFact,
     RetryFact,
     RouteCheck,
 )
@@ -21,6 +22,7 @@ from proxyless.engine.split import Split
 from proxyless.model.address import join_address
 from proxyless.model.cluster import Cluster, Endpoint, Health, LocalityEndpoints
 from proxyless.model.errors import NotReadyError
+from proxyless.model.rate_limit import RateLimit
 from proxyless.model.route import (
     NO_MUTATIONS,
     DirectResponse,
@@ -69,6 +71,7 @@ def explain(snapshot: Snapshot, request: Request, ejected: Ejected = _nobody) ->
         route_configuration=listener.route_configuration,
         ignored=listener.ignored,
         fault=_fault(request, (("listener", listener.fault),)),
+        rate_limit=_rate_limit(rate_limit(listener.rate_limit)),
     )
     virtual_host = listener.virtual_host
     if virtual_host is not None:
@@ -109,7 +112,8 @@ def _route(told: Explanation, snapshot: Snapshot, listener: Listener, route: Rou
     assert virtual_host is not None
     mutations = (NO_MUTATIONS, route.response_headers, virtual_host.response_headers)
     fault = _fault(request, (("route", route.fault), ("listener", listener.fault)))
-    told = replace(told, response_headers=_mutations(mutations), fault=fault)
+    limit = _rate_limit(rate_limit(route.rate_limit, listener.rate_limit))
+    told = replace(told, response_headers=_mutations(mutations), fault=fault, rate_limit=limit)
     match action:
         case Redirect():
             location = rewrite.redirect_location(request, route.match.path, action)
@@ -132,8 +136,9 @@ def _forward(told: Explanation, snapshot: Snapshot, listener: Listener, route: R
     told = replace(
         told,
         outcome="forward",
-        # Each leg tells its own: a leg's or route's fault replaces the listener's.
+        # Each leg tells its own: a leg's or route's fault or limit replaces the listener's.
         fault=None,
+        rate_limit=None,
         response_headers=(),
         timeout=effort.timeout,
         retry=None
@@ -175,6 +180,7 @@ def _leg(decision: Decision, share: float, request: Request) -> ClusterFact:
         weight=leg.weight,
         share=round(share * 100, 4),
         fault=_fault(request, tuple(levels)),
+        rate_limit=_rate_limit(decision.rate_limit),
         authority=decision.host_rewrite or request.authority,
         request_headers=_mutations(decision.request_mutations),
         response_headers=_mutations(decision.response_mutations),
@@ -249,6 +255,12 @@ def _fault(request: Request, levels: tuple[tuple[str, Fault | None], ...]) -> Fa
                 abort_percent=abort.parts_per_million / 10_000 if abort is not None else 0.0,
             )
     return None
+
+
+def _rate_limit(limit: RateLimit | None) -> RateLimitFact | None:
+    if limit is None:
+        return None
+    return RateLimitFact(limit.name, str(limit), limit.enabled * limit.enforced / 1e10)
 
 
 def _mutations(levels: tuple[HeaderMutations, ...]) -> tuple[HeaderFact, ...]:

@@ -54,6 +54,15 @@ class FaultFact:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitFact:
+    """Requests that get a token of the bucket pass. rate: as ``proxyless.io/rate-limit`` has it. name: who set it."""
+
+    name: str
+    rate: str
+    percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
 class HeaderFact:
     """One header mutation. source: cluster, route or virtual host. action: remove, append, overwrite, ..."""
 
@@ -76,6 +85,7 @@ class ClusterFact:
     endpoints: tuple[EndpointFact, ...] = ()
     drop_percent: float = 0.0
     fault: FaultFact | None = None
+    rate_limit: RateLimitFact | None = None
     authority: str = ""
     request_headers: tuple[HeaderFact, ...] = ()
     response_headers: tuple[HeaderFact, ...] = ()
@@ -136,6 +146,7 @@ class Explanation:
     sent_path: str = ""
     location: str = ""
     fault: FaultFact | None = None
+    rate_limit: RateLimitFact | None = None
     response_headers: tuple[HeaderFact, ...] = ()
     ignored: tuple[str, ...] = ()
     mirrors: tuple[MirrorFact, ...] = ()

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from proxyless.engine.explanation import ClusterFact, EndpointFact, Explanation, FaultFact, HeaderFact, RetryFact
+from proxyless.engine.explanation import (
+    ClusterFact,
+    EndpointFact,
+    Explanation,
+    FaultFact,
+    HeaderFact,
+    RateLimitFact,
+    RetryFact,
+)
 
 
 def lines(told: Explanation) -> list[str]:
@@ -30,6 +38,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield _outcome(told)
     if told.fault is not None:
         yield f"  {_fault(told.fault)}"
+    if told.rate_limit is not None:
+        yield f"  {_rate_limit(told.rate_limit)}"
     yield from _headers("response", told.response_headers)
     if told.outcome == "forward":
         yield from _forward(told)
@@ -72,6 +82,8 @@ def _leg(leg: ClusterFact, authority: str) -> Iterator[str]:
         yield f"      drops {leg.drop_percent:g}% of requests (503)"
     if leg.fault is not None:
         yield f"      {_fault(leg.fault)}"
+    if leg.rate_limit is not None:
+        yield f"      {_rate_limit(leg.rate_limit)}"
     if leg.authority != authority:
         yield f"      host sent: {leg.authority}"
     for kind, facts in (("request", leg.request_headers), ("response", leg.response_headers)):
@@ -110,6 +122,12 @@ def _fault(fault: FaultFact) -> str:
     condition = f" of requests with {', '.join(fault.headers)}" if fault.headers else " of requests"
     applies = "" if fault.applies else "; this request is not one of them"
     return f"fault ({fault.source}): {', '.join(parts) or 'none'}{condition}{applies}"
+
+
+def _rate_limit(limit: RateLimitFact) -> str:
+    share = f" for {limit.percent:g}% of requests" if limit.percent < 100 else ""
+    who = f" ({limit.name})" if limit.name else ""
+    return f"rate limit{who}: {limit.rate} in this process{share}"
 
 
 def _headers(kind: str, facts: tuple[HeaderFact, ...]) -> Iterator[str]:

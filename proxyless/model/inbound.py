@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from proxyless.model.authentication import JwtAuthn
 from proxyless.model.authorization import Rbac
 from proxyless.model.matching import StringMatcher
+from proxyless.model.rate_limit import RateLimit
+
+ServerFilter = Rbac | JwtAuthn | RateLimit
 
 
 class MutualTls(enum.Enum):
@@ -27,4 +30,4 @@ class InboundListener:
     mutual_tls: MutualTls = MutualTls.PERMISSIVE
     san: tuple[StringMatcher, ...] = ()
     ignored: tuple[str, ...] = ()
-    filters: tuple[Rbac | JwtAuthn, ...] = ()
+    filters: tuple[ServerFilter, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proxyless.model.matching import HeaderMatcher, Regex, RouteMatch
+from proxyless.model.rate_limit import RateLimit
 
 
 class HeaderAction(enum.Enum):
@@ -95,6 +96,7 @@ class WeightedCluster:
     response_headers: HeaderMutations = NO_MUTATIONS
     host_rewrite: str | None = None
     fault: Fault | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ class Route:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     fault: Fault | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +253,6 @@ class Listener:
     route_configuration: str
     virtual_host: VirtualHost | None
     fault: Fault | None = None
+    rate_limit: RateLimit | None = None
     ignored: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)

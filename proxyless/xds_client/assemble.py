@@ -139,11 +139,11 @@ class Assembler:
         if cached is not None and cached[0] is listener and cached[1] is routes:
             return cached[2]
         ignored = listener.ignored + routes.ignored
-        used = routes
-        if routes.has_faults and not listener.fault_filter:
-            used = routes.without_faults()
-            ignored += ("faults of routes: the listener has no fault filter",)
-        built = Listener(target, routes.name, used.select(target), listener.fault, ignored, dict(listener.metadata))
+        used = routes.heeding(faults=listener.fault_filter, rate_limits=listener.rate_limit_filter)
+        if used is not routes:
+            ignored += ("faults or rate limits of routes: the listener has no such filter",)
+        virtual_host, details = used.select(target), dict(listener.metadata)
+        built = Listener(target, routes.name, virtual_host, listener.fault, listener.rate_limit, ignored, details)
         self._built[target] = listener, routes, built
         return built
 

@@ -18,10 +18,10 @@ from proxyless.model.route import (
     RetryPolicy,
     WeightedCluster,
 )
-from proxyless.xds_client.compile import fault
 from proxyless.xds_client.compile.decode import FieldError, has_unknown, parts_per_million, seconds, set_fields
 from proxyless.xds_client.compile.headers import mutations
 from proxyless.xds_client.compile.matching import regex, substitution
+from proxyless.xds_client.compile.overrides import overrides
 from proxyless.xds_client.compile.retry import retry
 
 # Envoy: RouteAction.timeout when it is absent.
@@ -45,12 +45,15 @@ _NOT_MIRRORED = ("cluster_header", "request_headers_mutations", "host_rewrite_li
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What a virtual host and its route configuration say for routes that do not say it themselves."""
+    """What a virtual host and its route configuration say for routes that do not say it themselves. within: the name of
+    the route configuration.
+    """
 
     retry: RetryPolicy | None = None
     hedge: bool = False
     mirrors: tuple[Mirror, ...] = ()
     max_body: int = MAX_BODY
+    within: str = ""
 
 
 def action(route: Any, inherited: Inherited, ignored: list[str], what: str) -> Action:
@@ -74,7 +77,7 @@ def _forward(action: Any, inherited: Inherited, ignored: list[str], what: str) -
                 raise FieldError(f"{what}.cluster is empty")
             clusters = (WeightedCluster(action.cluster),)
         case "weighted_clusters":
-            split = _split(action.weighted_clusters, ignored, f"{what}.weighted_clusters")
+            split = _split(action.weighted_clusters, ignored, f"{what}.weighted_clusters", inherited.within)
             if isinstance(split, Refused):
                 return split
             clusters = split
@@ -193,7 +196,7 @@ def _timeout(action: Any, what: str) -> float | None:
     return min((limit for limit in limits if limit > 0), default=None)
 
 
-def _split(split: Any, ignored: list[str], what: str) -> tuple[WeightedCluster, ...] | Refused:
+def _split(split: Any, ignored: list[str], what: str, within: str) -> tuple[WeightedCluster, ...] | Refused:
     if split.WhichOneof("random_value_specifier") is not None:
         ignored.append(f"{what}.{split.WhichOneof('random_value_specifier')}")
     legs = []
@@ -205,6 +208,7 @@ def _split(split: Any, ignored: list[str], what: str) -> tuple[WeightedCluster, 
             raise FieldError(f"{where} has no name")
         if leg.HasField("metadata_match"):
             ignored.append(f"{where}.metadata_match")
+        said = overrides(leg.typed_per_filter_config, ignored, where, within)
         legs.append(
             WeightedCluster(
                 leg.name,
@@ -212,7 +216,8 @@ def _split(split: Any, ignored: list[str], what: str) -> tuple[WeightedCluster, 
                 mutations(leg, "request", ignored, where),
                 mutations(leg, "response", ignored, where),
                 leg.host_rewrite_literal or None,
-                fault.override(leg.typed_per_filter_config, ignored, where),
+                said.fault,
+                said.rate_limit,
             )
         )
     total = sum(leg.weight for leg in legs)

@@ -1,12 +1,9 @@
-"""Fault injection (gRFC A33): the filter's own configuration, and what a route says instead of it."""
+"""Fault injection (gRFC A33)."""
 
 from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
-from envoy.extensions.filters.http.fault.v3 import fault_pb2
-
 from proxyless.model.route import Fault, FaultAbort, FaultDelay
-from proxyless.xds_client.compile.decode import FieldError, is_a, parts_per_million, seconds, set_fields, unpack
+from proxyless.xds_client.compile.decode import FieldError, parts_per_million, seconds, set_fields
 from proxyless.xds_client.compile.matching import headers
 
 # What a more specific place says to switch off a fault of a less specific one.
@@ -46,26 +43,3 @@ def _abort(message: Any, ignored: list[str], what: str) -> FaultAbort | None:
         case _:
             ignored.append(f"{what}.abort.header_abort")
             return None
-
-
-def override(typed_per_filter_config: Any, ignored: list[str], what: str) -> Fault | None:
-    """The fault that a typed_per_filter_config sets: None when it says nothing about it (gRFC A39)."""
-    found: Fault | None = None
-    for name in sorted(typed_per_filter_config):
-        config = typed_per_filter_config[name]
-        where = f"{what}.typed_per_filter_config[{name}]"
-        optional = False
-        if is_a(config, route_components_pb2.FilterConfig):
-            wrapper = unpack(config, route_components_pb2.FilterConfig, where)
-            optional = wrapper.is_optional
-            if wrapper.disabled:
-                if "fault" in name or is_a(wrapper.config, fault_pb2.HTTPFault):
-                    found = NO_FAULT
-                continue
-            config = wrapper.config
-        if is_a(config, fault_pb2.HTTPFault):
-            found = fault(unpack(config, fault_pb2.HTTPFault, where), ignored, where)
-        else:
-            # Envoy keeps a configuration for a filter that is not in the chain; it has no effect.
-            ignored.append(where + (" (optional)" if optional else ""))
-    return found

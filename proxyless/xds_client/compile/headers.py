@@ -1,5 +1,6 @@
 """Header mutations: core.v3.HeaderValueOption and the lists of names to remove."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from proxyless.model.route import HeaderAction, HeaderMutations, HeaderSet
@@ -18,17 +19,19 @@ _FORBIDDEN = ("\r", "\n", "\0")
 def mutations(message: Any, side: str, ignored: list[str], what: str) -> HeaderMutations:
     """``side`` is ``request`` or ``response``: the fields ``SIDE_headers_to_add`` and ``SIDE_headers_to_remove``."""
     field = f"{what}.{side}_headers_to"
-    sets = []
-    for index, option in enumerate(getattr(message, f"{side}_headers_to_add")):
-        compiled = _option(option, ignored, f"{field}_add[{index}]")
-        if compiled is not None:
-            sets.append(compiled)
+    added = sets(getattr(message, f"{side}_headers_to_add"), ignored, f"{field}_add")
     removes = tuple(name.lower() for name in getattr(message, f"{side}_headers_to_remove"))
     for name in removes:
         # Envoy refuses the same: a route is chosen by them.
         if name.startswith(":") or name == "host":
             raise FieldError(f"{field}_remove: {name!r} cannot be removed")
-    return HeaderMutations(tuple(sets), removes)
+    return HeaderMutations(added, removes)
+
+
+def sets(options: Iterable[Any], ignored: list[str], what: str) -> tuple[HeaderSet, ...]:
+    """A list of core.v3.HeaderValueOption."""
+    compiled = (_option(option, ignored, f"{what}[{index}]") for index, option in enumerate(options))
+    return tuple(one for one in compiled if one is not None)
 
 
 def _option(option: Any, ignored: list[str], what: str) -> HeaderSet | None:

@@ -6,12 +6,12 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
-from proxyless.model.inbound import InboundListener, MutualTls
+from proxyless.model.inbound import InboundListener, MutualTls, ServerFilter
 from proxyless.model.matching import StringMatcher
 from proxyless.xds_client.compile import tls
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, is_a, unpack
 from proxyless.xds_client.compile.endpoint import socket_address
-from proxyless.xds_client.compile.server_filters import Filter, server_filters
+from proxyless.xds_client.compile.server_filters import server_filters
 
 # FilterChainMatch fields by which a chain serves only some connections.
 _NARROWING_LISTS = (
@@ -42,12 +42,12 @@ def _inbound(message: Any) -> InboundListener:
     chains = list(message.filter_chains) + (
         [message.default_filter_chain] if message.HasField("default_filter_chain") else []
     )
-    filters: list[tuple[Filter, ...]] = []
+    filters: list[tuple[ServerFilter, ...]] = []
     for index, chain in enumerate(chains):
         what = f"filter_chains[{chain.name or index}]"
         match = chain.filter_chain_match
         # Also those of a chain that is left out: its connections are another's then.
-        filters.append(server_filters(chain, ignored, what))
+        filters.append(server_filters(chain, ignored, what, message.name))
         if any(getattr(match, field) for field in _NARROWING_LISTS) or (
             match.HasField("destination_port") and match.destination_port.value not in (0, port)
         ):
@@ -73,7 +73,7 @@ def _inbound(message: Any) -> InboundListener:
     return InboundListener(port, mode, san, tuple(dict.fromkeys(ignored)), let_in)
 
 
-def _of_all(chains: list[tuple[Filter, ...]], ignored: list[str]) -> tuple[Filter, ...]:
+def _of_all(chains: list[tuple[ServerFilter, ...]], ignored: list[str]) -> tuple[ServerFilter, ...]:
     """The filters of chains that have the same, as ours and Istio's do; of others a request must pass all."""
     if all(one == chains[0] for one in chains):
         return chains[0]

@@ -6,12 +6,16 @@ from typing import Any
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 
+from proxyless.model.rate_limit import NO_LIMIT, RateLimit
 from proxyless.model.route import Fault
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, is_a, text_map, unpack
-from proxyless.xds_client.compile.fault import fault
+from proxyless.xds_client.compile.fault import NO_FAULT, fault
+from proxyless.xds_client.compile.overrides import NOTHING, Overrides
+from proxyless.xds_client.compile.rate_limit import rate_limit
 from proxyless.xds_client.compile.route import RouteConfiguration, compile_route_configuration
 
 _IGNORED_HCM = ("local_reply_config", "request_timeout", "stream_idle_timeout", "internal_address_config")
@@ -19,13 +23,17 @@ _IGNORED_HCM = ("local_reply_config", "request_timeout", "stream_idle_timeout", 
 
 @dataclass(frozen=True, slots=True)
 class ApiListener:
-    """Either ``route_name`` (RDS) or ``routes`` (inline) is set. fault_filter: a fault filter is in the chain."""
+    """Either ``route_name`` (RDS) or ``routes`` (inline) is set. fault_filter, rate_limit_filter: there is one in the
+    chain.
+    """
 
     name: str
     route_name: str | None
     routes: RouteConfiguration | None
     fault: Fault | None = None
     fault_filter: bool = False
+    rate_limit: RateLimit | None = None
+    rate_limit_filter: bool = False
     ignored: tuple[str, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
 
@@ -44,7 +52,7 @@ def _listener(message: Any) -> ApiListener:
     ignored = [field for field in _IGNORED_HCM if _is_set(hcm, field)]
     if hcm.common_http_protocol_options.HasField("max_stream_duration"):
         ignored.append("common_http_protocol_options.max_stream_duration")
-    injected, present = _filters(hcm.http_filters, ignored)
+    filters = _filters(hcm.http_filters, ignored, message.name)
     route_name: str | None = None
     routes: RouteConfiguration | None = None
     match hcm.WhichOneof("route_specifier"):
@@ -70,7 +78,16 @@ def _listener(message: Any) -> ApiListener:
         if namespace in message.metadata.filter_metadata:
             details += sorted(text_map(message.metadata.filter_metadata[namespace]).items())
     return ApiListener(
-        message.name, route_name, routes, injected, present, tuple(dict.fromkeys(ignored)), tuple(details)
+        message.name,
+        route_name,
+        routes,
+        # A filter without delay and abort injects nothing by itself; routes may. The same goes for a limit of none.
+        fault=injected if (injected := filters.fault) and (injected.delay or injected.abort) else None,
+        fault_filter=filters.fault is not None,
+        rate_limit=limit if (limit := filters.rate_limit) and limit.enabled else None,
+        rate_limit_filter=filters.rate_limit is not None,
+        ignored=tuple(dict.fromkeys(ignored)),
+        metadata=tuple(details),
     )
 
 
@@ -82,10 +99,12 @@ def _is_set(hcm: Any, field: str) -> bool:
     return bool(value.ByteSize()) if field.endswith("_timeout") else True
 
 
-def _filters(filters: Any, ignored: list[str]) -> tuple[Fault | None, bool]:
-    """gRFC A39: unique names, unknown filters only if optional, and a router (the terminal filter) at the end."""
-    injected: Fault | None = None
-    present = False
+def _filters(filters: Any, ignored: list[str], listener: str) -> Overrides:
+    """gRFC A39: unique names, unknown filters only if optional, and a router (the terminal filter) at the end.
+
+    Of the filters that we have, what they say themselves; None for one that is not there.
+    """
+    found = NOTHING
     names: set[str] = set()
     if not filters:
         raise FieldError("http_filters is empty: a router filter must be the last one")
@@ -105,20 +124,22 @@ def _filters(filters: Any, ignored: list[str]) -> tuple[Fault | None, bool]:
             continue
         if last:
             raise FieldError(f"{what} is the last filter: that must be the router")
-        if one.WhichOneof("config_type") == "typed_config" and is_a(config, fault_pb2.HTTPFault):
-            if present:
+        if is_a(config, fault_pb2.HTTPFault):
+            if found.fault is not None:
                 ignored.append(f"{what}: a second fault filter")
                 continue
-            present = True
-            compiled = fault(unpack(config, fault_pb2.HTTPFault, what), ignored, what)
-            if not one.disabled:
-                injected = compiled
+            injected = fault(unpack(config, fault_pb2.HTTPFault, what), ignored, what)
+            found = found._replace(fault=NO_FAULT if one.disabled else injected)
+        elif is_a(config, local_rate_limit_pb2.LocalRateLimit):
+            if found.rate_limit is not None:
+                ignored.append(f"{what}: a second local rate limit filter")
+                continue
+            message = unpack(config, local_rate_limit_pb2.LocalRateLimit, what)
+            limit = rate_limit(message, ignored, what, f"{listener} {what}")
+            found = found._replace(rate_limit=NO_LIMIT if one.disabled else limit)
         elif optional or one.disabled:
             ignored.append(f"{what} ({config.type_url.rpartition('/')[2] or 'no configuration'})")
         else:
             kind = config.type_url.rpartition("/")[2] or one.WhichOneof("config_type") or "no configuration"
             raise FieldError(f"{what} ({kind}) is not supported and not optional (gRFC A39)")
-    # A filter without delay and abort injects nothing by itself; routes may.
-    if injected is not None and injected.delay is None and injected.abort is None:
-        injected = None
-    return injected, present
+    return found

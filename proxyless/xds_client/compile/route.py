@@ -1,18 +1,18 @@
 """RDS: a RouteConfiguration, compiled once for all the targets that use it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from envoy.config.route.v3 import route_pb2
 
 from proxyless.model.domains import ascii_lower, search, split_port
-from proxyless.model.route import NO_MUTATIONS, Fault, Forward, HeaderMutations, Mirror, Route, VirtualHost
+from proxyless.model.route import NO_MUTATIONS, Forward, HeaderMutations, Mirror, Route, VirtualHost, WeightedCluster
 from proxyless.xds_client.compile import matching, metadata
 from proxyless.xds_client.compile.action import MAX_BODY, Inherited, action, hedges, mirrors
 from proxyless.xds_client.compile.decode import FieldError, InvalidResource, set_fields
-from proxyless.xds_client.compile.fault import override
 from proxyless.xds_client.compile.headers import mutations
+from proxyless.xds_client.compile.overrides import Overrides, overrides
 from proxyless.xds_client.compile.retry import retry
 
 _IGNORED = ("vhds", "internal_only_headers", "cluster_specifier_plugins", "vhost_header")
@@ -39,28 +39,33 @@ class RouteConfiguration:
         found = search(domains, target, split_port(target)[0])
         return self.virtual_hosts[found[0]] if found is not None else None
 
-    def without_faults(self) -> "RouteConfiguration":
-        """For a listener that has no fault filter: what routes say to one has no effect (Envoy)."""
-        return replace(self, virtual_hosts=tuple(_without_faults(virtual_host) for virtual_host in self.virtual_hosts))
+    def heeding(self, *, faults: bool, rate_limits: bool) -> "RouteConfiguration":
+        """What routes say to a filter that the listener does not have has no effect (Envoy)."""
+        if (faults or not self._says("fault")) and (rate_limits or not self._says("rate_limit")):
+            return self
+        gone: dict[str, None] = {} if faults else {"fault": None}
+        gone |= {} if rate_limits else {"rate_limit": None}
+        return replace(self, virtual_hosts=tuple(_without(gone, virtual_host) for virtual_host in self.virtual_hosts))
 
-    @property
-    def has_faults(self) -> bool:
-        return any(_faulty(route) for virtual_host in self.virtual_hosts for route in virtual_host.routes)
+    def _says(self, what: str) -> bool:
+        return any(
+            getattr(place, what) for host in self.virtual_hosts for route in host.routes for place in _places(route)
+        )
 
 
-def _faulty(route: Route) -> bool:
-    return route.fault is not None or (
-        isinstance(route.action, Forward) and any(leg.fault is not None for leg in route.action.clusters)
-    )
+def _places(route: Route) -> Iterator[Route | WeightedCluster]:
+    yield route
+    if isinstance(route.action, Forward):
+        yield from route.action.clusters
 
 
-def _without_faults(virtual_host: VirtualHost) -> VirtualHost:
+def _without(gone: Mapping[str, Any], virtual_host: VirtualHost) -> VirtualHost:
     routes = []
     for route in virtual_host.routes:
         if isinstance(route.action, Forward):
-            legs = tuple(replace(leg, fault=None) for leg in route.action.clusters)
+            legs = tuple(replace(leg, **gone) for leg in route.action.clusters)
             route = replace(route, action=replace(route.action, clusters=legs))  # noqa: PLW2901
-        routes.append(replace(route, fault=None))
+        routes.append(replace(route, **gone))
     return replace(virtual_host, routes=tuple(routes))
 
 
@@ -78,7 +83,8 @@ def _configuration(message: Any) -> RouteConfiguration:
     limit = message.max_direct_response_body_size_bytes
     max_body = min(limit.value, _MOST_BODY) if message.HasField("max_direct_response_body_size_bytes") else MAX_BODY
     shared = _Shared(
-        override(message.typed_per_filter_config, ignored, "route_configuration"),
+        message.name,
+        overrides(message.typed_per_filter_config, ignored, "route_configuration", message.name),
         mutations(message, "request", ignored, "route_configuration"),
         mutations(message, "response", ignored, "route_configuration"),
         bool(message.most_specific_header_mutations_wins),
@@ -110,7 +116,8 @@ def _configuration(message: Any) -> RouteConfiguration:
 class _Shared:
     """What the whole route configuration says about every virtual host."""
 
-    fault: Fault | None
+    name: str
+    overrides: Overrides
     request_headers: HeaderMutations
     response_headers: HeaderMutations
     specific_wins: bool
@@ -140,19 +147,20 @@ def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) 
         if not domain or stars > 1 or (stars and domain[0] != "*" and domain[-1] != "*"):
             raise FieldError(f"{what}: domain {domain!r} must be exact, '*', or have one '*' at its start or end")
     ignored += set_fields(message, _IGNORED_VHOST, what)
-    vhost_fault = override(message.typed_per_filter_config, ignored, what) or shared.fault
+    general = overrides(message.typed_per_filter_config, ignored, what, shared.name).over(shared.overrides)
     vhost_retry = (
         retry(message.retry_policy, ignored, f"{what}.retry_policy") if message.HasField("retry_policy") else None
     )
-    inherited = Inherited(
-        vhost_retry, hedges(message, ignored, what), mirrors(message, ignored, what) or shared.mirrors, shared.max_body
-    )
+    copies = mirrors(message, ignored, what) or shared.mirrors
+    inherited = Inherited(vhost_retry, hedges(message, ignored, what), copies, shared.max_body, shared.name)
     routes = []
     for index, route in enumerate(message.routes):
         where = f"{what}.routes[{route.name or index}]"
         match, never = matching.route(route.match, f"{where}.match")
         ignored += never
         ignored += set_fields(route, ("tracing", "decorator"), where)
+        # The most specific place wins (gRFC A39): weighted cluster, route, virtual host, route configuration, filter.
+        said = overrides(route.typed_per_filter_config, ignored, where, shared.name).over(general)
         compiled = Route(
             match,
             action(route, inherited, ignored, where),
@@ -160,10 +168,10 @@ def _virtual_host(message: Any, name: str, shared: _Shared, ignored: list[str]) 
             origin=metadata.origin(route.metadata),
             request_headers=mutations(route, "request", ignored, where),
             response_headers=mutations(route, "response", ignored, where),
-            fault=override(route.typed_per_filter_config, ignored, where),
+            fault=said.fault,
+            rate_limit=said.rate_limit,
         )
-        # The most specific fault wins (gRFC A39): weighted cluster, route, virtual host, route configuration, filter.
-        routes.append(compiled if compiled.fault is not None else replace(compiled, fault=vhost_fault))
+        routes.append(compiled)
     return VirtualHost(
         name,
         tuple(message.domains),

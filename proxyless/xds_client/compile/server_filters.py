@@ -1,27 +1,26 @@
-"""The filters of a server's connections that decide who is let in: RBAC (gRFC A41) and JWT, of HTTP and network."""
+"""The filters of a server's connections that decide who is let in: RBAC (gRFC A41), JWT and local rate limits."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as jwt_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 
-from proxyless.model.authentication import JwtAuthn
-from proxyless.model.authorization import Rbac
+from proxyless.model.inbound import ServerFilter
 from proxyless.xds_client.compile.decode import FieldError, is_a, unpack
 from proxyless.xds_client.compile.jwt import jwt_filter
+from proxyless.xds_client.compile.rate_limit import rate_limit
 from proxyless.xds_client.compile.rbac import rbac
 
-Filter = Rbac | JwtAuthn
 
-
-def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, ...]:
-    """Those of one filter chain, in order."""
-    found: list[Filter] = []
+def server_filters(chain: Any, ignored: list[str], what: str, listener: str) -> tuple[ServerFilter, ...]:
+    """Those of one filter chain of a listener, in order."""
+    found: list[ServerFilter] = []
     for index, one in enumerate(chain.filters):
         where = f"{what}.filters[{one.name or index}]"
         config = one.typed_config
@@ -31,13 +30,13 @@ def server_filters(chain: Any, ignored: list[str], what: str) -> tuple[Filter, .
             compiled = rbac(unpack(config, network_rbac_pb2.RBAC, where), ignored, where)
             found += [] if compiled is None else [compiled]
         elif is_a(config, hcm_pb2.HttpConnectionManager):
-            _manager(unpack(config, hcm_pb2.HttpConnectionManager, where), found, ignored, where)
+            _manager(unpack(config, hcm_pb2.HttpConnectionManager, where), found, ignored, where, listener)
         else:
             ignored.append(f"{where} ({config.type_url.rpartition('/')[2]})")
     return tuple(found)
 
 
-def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -> None:
+def _manager(manager: Any, found: list[ServerFilter], ignored: list[str], what: str, listener: str) -> None:
     # gRFC A41: with either, the remote address is not the connection's.
     forwarded = bool(manager.xff_num_trusted_hops or manager.original_ip_detection_extensions)
     places = list(_places(manager, what))
@@ -56,6 +55,16 @@ def _manager(manager: Any, found: list[Filter], ignored: list[str], what: str) -
             continue
         if disabled and inline and one.name not in named:
             ignored.append(f"{where} (disabled)")
+            continue
+        if is_a(config, local_rate_limit_pb2.LocalRateLimit):
+            if disabled:
+                # To limit requests of other routes would refuse some that nobody wants to be refused.
+                ignored.append(f"{where} is disabled but for some routes")
+                continue
+            message = unpack(config, local_rate_limit_pb2.LocalRateLimit, where)
+            # The chains of a listener share the bucket of a filter that all have.
+            limit = rate_limit(message, ignored, where, f"{listener} {one.name}")
+            found += [limit] if limit.enabled else []
             continue
         if disabled:
             # A route may switch it on, and which of them a request meets is not looked at.
@@ -96,7 +105,7 @@ def _places(manager: Any, what: str) -> Iterator[tuple[Any, str]]:
                 yield cluster, f"{at}.weighted_clusters[{cluster.name}]"
 
 
-def _overrides(places: list[tuple[Any, str]], found: list[Filter], ignored: list[str], forwarded: bool) -> None:
+def _overrides(places: list[tuple[Any, str]], found: list[ServerFilter], ignored: list[str], forwarded: bool) -> None:
     """What routes say of these filters. Requests are not matched with routes here: it applies to all, beside the rest.
 
     So nobody gets in whom the route, or the filter without it, would have kept out.
