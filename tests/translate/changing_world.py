@@ -148,7 +148,7 @@ metadata: {name: reviews, namespace: a}
 spec: {selector: {app: other, tier: back}, ports: [{name: http, port: 80, targetPort: web}, {name: tcp-x, port: 81}]}
 ---
 kind: Service
-metadata: {name: reviews, namespace: a, annotations: {networking.istio.io/exportTo: .}}
+metadata: {name: reviews, namespace: a, annotations: {networking.istio.io/exportTo: ., proxyless.io/rate-limit: 5/s}}
 spec: {ports: [{name: grpc, port: 80}]}
 ---
 kind: Service

@@ -73,6 +73,7 @@ def test_targets(dialled: str, namespace: str, route: str | None) -> None:
     assert manager(found).rds.route_config_name == route
     assert [one.name for one in manager(found).http_filters] == [
         "envoy.filters.http.fault",
+        "envoy.filters.http.local_ratelimit",
         "envoy.filters.http.router",
     ]
     # The name in the listener is one that routes are served for.

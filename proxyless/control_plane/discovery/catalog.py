@@ -17,6 +17,7 @@ from proxyless.control_plane.discovery.services import Services
 from proxyless.control_plane.discovery.topics import (
     EVERYTHING,
     HOSTS,
+    LIMITS,
     PEERS,
     RULES,
     SERVICES,
@@ -53,6 +54,12 @@ class View:
     namespace: str
     sidecar: Key
     listener: EgressListener | None = None
+
+
+def _serves(service: Service, labels: Mapping[str, str]) -> bool:
+    if service.selector is not None:
+        return selects(service.selector, labels)
+    return service.kind is Kind.SERVICE and service.name == labels.get("app")
 
 
 class Catalog:
@@ -111,6 +118,8 @@ class Catalog:
         if self._services is not before._services:
             yield SERVICES
             yield from map(service_topic, self._services.touched)
+        if self._services.limited != before._services.limited:
+            yield LIMITS
         if self.virtual_services is not before.virtual_services:
             yield RULES
             yield from map(rule_topic, self.virtual_services.touched)
@@ -138,6 +147,7 @@ class Catalog:
             | self.authorization_policies.label_keys
             | self.request_authentications.label_keys
             | self.sidecars.label_keys
+            | self._services.limited_keys
             | {TLS_MODE_LABEL}
         )
 
@@ -252,13 +262,12 @@ class Catalog:
 
     def served(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
         """The services that somebody declared of a workload with these labels: that select it, or that it names."""
+        return [service for service in self._services.declared_in(namespace) if _serves(service, labels)]
 
-        def serves(service: Service) -> bool:
-            if service.selector is not None:
-                return selects(service.selector, labels)
-            return service.kind is Kind.SERVICE and service.name == labels.get("app")
-
-        return [service for service in self._services.declared_in(namespace) if serves(service)]
+    def limited(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
+        """Those of them that limit the rate of its requests, by name."""
+        found = [one for one in self._services.limited.get(namespace, ()) if _serves(one, labels)]
+        return sorted(found, key=lambda service: service.name)
 
     def called(self, namespace: str) -> list[Service]:
         """Every service that requests of clients of ``namespace`` may go to: also those that only rules name."""
@@ -315,6 +324,10 @@ class Catalog:
         if (known := self._endpoints.get(key)) is None:
             known = self._endpoints[key] = self._sources.of(service, port)
         return known
+
+    def target_ports(self, service: Service, port: ServicePort) -> frozenset[int]:
+        """The ports of its endpoints: as rarely others as ``identities``."""
+        return frozenset(one.port for one in self.endpoints(service, port))
 
     def identities(self, service: Service, port: ServicePort) -> frozenset[str]:
         """The SPIFFE IDs of its endpoints: mostly the same when these change, and then no cluster is another."""

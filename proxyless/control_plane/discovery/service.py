@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.discovery.visibility import EVERYWHERE, Visibility
+from proxyless.control_plane.resources.rate_limit import Rate
 from proxyless.model.cluster import Health, Locality
 from proxyless.model.spiffe import SpiffeId
 
@@ -43,6 +44,7 @@ class Service:
     ExternalName stands for. addresses: virtual IP addresses and CIDRs of a ServiceEntry.
     resource_name: the metadata.name of what declared it. origin: for people.
     prefer_close: clients use the endpoints nearest to them first (Kubernetes' trafficDistribution).
+    rates: of requests that each of its workloads allows.
     """
 
     host: str
@@ -60,6 +62,7 @@ class Service:
     origin: str = ""
     resource_name: str = ""
     prefer_close: bool = False
+    rates: tuple[Rate, ...] = ()
 
     def __hash__(self) -> int:
         """Of what tells services apart: a selector is a mapping, which has none."""

@@ -14,6 +14,7 @@ from proxyless.control_plane.groups import Groups
 from proxyless.control_plane.resources import service as k8s
 from proxyless.control_plane.resources import service_entry as istio
 from proxyless.control_plane.resources.names import canonical, service_host
+from proxyless.control_plane.resources.rate_limit import rates
 from proxyless.control_plane.resources.resource import Resource
 from proxyless.control_plane.world import MeshSettings
 from proxyless.model.workload import Workload
@@ -52,6 +53,8 @@ class Services:
         self.wildcards: tuple[str, ...] = ()
         # Every service by host, if clients of all namespaces see the same ones; else None.
         self.common: list[Service] | None = []
+        # Those that limit the rate of requests, by namespace.
+        self.limited: Mapping[str, tuple[Service, ...]] = {}
         # Whether clients of some service use the endpoints nearest to them first.
         self.prefer_close = False
         self._domain = settings.cluster_domain
@@ -61,6 +64,12 @@ class Services:
         self._by_origin: Groups[_Declared] = Groups(lambda one: [(one.service.origin,)], order=_order)
         self._by_namespace: Groups[_Declared] = Groups(lambda one: [(one.service.namespace,)], order=_order)
         self._implied: dict[str, Service] = {}
+
+    @property
+    def limited_keys(self) -> frozenset[str]:
+        """Labels of workloads by which those in ``limited`` are theirs."""
+        every = [service for services in self.limited.values() for service in services]
+        return frozenset(key for service in every for key in (service.selector or ("app",)))
 
     def age(self, service: Service) -> tuple[int, float, str, str]:
         """To sort by where the older service counts."""
@@ -101,10 +110,17 @@ class Services:
         result.moved = frozenset(host for host in result.touched if (host in by_host) != (host in self.by_host))
         if any(host.startswith("*") for host in result.moved):
             result.wildcards = tuple(host for host in by_host if host.startswith("*"))
+        result.limited = result._limited_now(gone, came)
         one_for_all = all(len(found) == 1 and found[0].visibility.everywhere for found in by_host.values())
         result.common = [by_host[host][0] for host in sorted(by_host)] if one_for_all else None
         result.prefer_close = any(one.prefer_close for found in by_host.values() for one in found)
         return result
+
+    def _limited_now(self, gone: list[_Declared], came: list[_Declared]) -> Mapping[str, tuple[Service, ...]]:
+        found = dict(self.limited)
+        for namespace in {one.service.namespace for one in (*gone, *came) if one.service.rates}:
+            found[namespace] = tuple(service for service in self.declared_in(namespace) if service.rates)
+        return {namespace: services for namespace, services in found.items() if services}
 
     def _of_host(self, host: str, implied: Service | None) -> Iterator[Service]:
         declared = [one.service for one in self._by_host.get((host,))]
@@ -167,6 +183,7 @@ def _from_service(resource: Resource[Any], cluster_domain: str) -> Service:
         external_name=canonical(external_name),
         origin=str(resource.key),
         resource_name=resource.name,
+        rates=rates(resource.annotations),
     )
 
 

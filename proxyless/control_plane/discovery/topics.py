@@ -14,6 +14,8 @@ Topic = tuple[str, ...]
 EVERYTHING: Topic = ("everything",)
 # Any service; which hosts there are; any VirtualService; any PeerAuthentication; any Sidecar.
 SERVICES, HOSTS, RULES, PEERS, SIDECARS = ("services",), ("hosts",), ("rules",), ("peers",), ("sidecars",)
+# Any service that limits the rate of requests.
+LIMITS = ("limits",)
 _ANY = "*"
 
 
@@ -60,6 +62,8 @@ def topics(
             return service_topic(host), service_topic(_ANY)
         case "", "visible" | "by_age" | "served", _:
             return (SERVICES,)
+        case "", "limited", _:
+            return (LIMITS,)
         case "", "called", _:
             return SERVICES, *((RULES, HOSTS) if scoped else ())
         case "", "under_wildcards", _:
@@ -73,7 +77,7 @@ def topics(
         case "", "resolve", (name, _):
             names = (*candidates(name, arguments[1], cluster_domain), _ANY)
             return *(service_topic(one) for one in names), *(rule_topic(one) for one in names)
-        case "", "endpoints" | "identities", (service, _):
+        case "", "endpoints" | "identities" | "target_ports", (service, _):
             return tuple(("endpoints", *bucket) for bucket in EndpointSources.buckets(service))
         case "", "mutual_tls", (service, _):
             return PEERS, *(("endpoints", *bucket) for bucket in EndpointSources.buckets(service))

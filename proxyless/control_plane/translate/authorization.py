@@ -17,7 +17,7 @@ from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.resources.authorization_policy import Action, is_dry_run
 from proxyless.control_plane.resources.resource import Resource
-from proxyless.control_plane.translate import rbac_rules
+from proxyless.control_plane.translate import rate_limit, rbac_rules
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.generated import Notes, pack
 from proxyless.control_plane.translate.jwt_authn import jwt_filters
@@ -39,8 +39,8 @@ class Guard:
     network: tuple[listener_components_pb2.Filter, ...] = ()
 
 
-def guard(catalog: Catalog, scope: Scope, notes: Notes) -> Guard:
-    """For the servers of a scope: tokens are verified first, then DENY, then ALLOW."""
+def guard(catalog: Catalog, scope: Scope, port: int, notes: Notes) -> Guard:
+    """For a port of the servers of a scope: tokens are verified first, then DENY, then ALLOW, then rates limited."""
     labels = scope.label_map
     policies = catalog.authorization_policies.of(scope.namespace, labels)
     authentications = catalog.request_authentications.of(scope.namespace, labels)
@@ -49,6 +49,8 @@ def guard(catalog: Catalog, scope: Scope, notes: Notes) -> Guard:
         # gRPC refuses two filters of one name.
         name = _HTTP_FILTER if rules.action == rbac_pb2.RBAC.ALLOW else f"{_HTTP_FILTER}.DENY"
         http.append(hcm_pb2.HttpFilter(name=name, typed_config=pack(http_rbac_pb2.RBAC(rules=rules))))
+    # Those who may not come in must not use up what others may send.
+    http += rate_limit.server_filters(catalog, scope, port, notes)
     network = []
     if scope.kind is ClientKind.ENVOY:
         for rules in _rules(policies, Server.ENVOY_TCP, catalog.settings.trust_domain, Notes()):

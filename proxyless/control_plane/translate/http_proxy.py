@@ -22,7 +22,7 @@ from proxyless.control_plane.translate.l4_routes import L4Route, L4Routes
 from proxyless.control_plane.translate.metadata import config_path, metadata
 from proxyless.control_plane.translate.reachability import Reach, reach, rule_ports, unknown_goes_to
 from proxyless.control_plane.translate.route_action import set_timeout
-from proxyless.control_plane.translate.route_configuration import routes_to
+from proxyless.control_plane.translate.route_configuration import add_routes
 
 # Istio's name of the route configuration of an explicit proxy (MeshConfig.proxyHttpPort).
 NAME = "http_proxy"
@@ -46,9 +46,12 @@ def host_routes(catalog: Catalog, scope: Scope, host: str, *, bare: int) -> Host
     service, notes = catalog.listed(host, scope.namespace), Notes()
     found = []
     for port in _ports(catalog, scope, host, service):
-        if routes := _routes(catalog, scope, host, service, port, notes=notes):
+        virtual_host = _virtual_host(f"{host}:{port}", (), [])
+        _add_routes(catalog, scope, host, service, port, to=virtual_host, notes=notes)
+        if virtual_host.routes:
             domains = tuple(_domains(catalog, scope, host, port, bare))
-            found.append((domains, _serialised(_virtual_host(f"{host}:{port}", domains, routes))))
+            virtual_host.domains.extend(domains)
+            found.append((domains, _serialised(virtual_host)))
     return HostRoutes(tuple(found), notes.all)
 
 
@@ -110,17 +113,15 @@ def _ports(catalog: Catalog, scope: Scope, host: str, service: Service | None) -
     return sorted(port.number for port in service.ports if port.protocol is not PortProtocol.UDP)
 
 
-def _routes(
-    catalog: Catalog, scope: Scope, host: str, service: Service | None, port: int, *, notes: Notes
-) -> list[rc.Route]:
+def _add_routes(
+    catalog: Catalog, scope: Scope, host: str, service: Service | None, port: int, *, to: rc.VirtualHost, notes: Notes
+) -> None:
     match reach(catalog, scope, host, service, port):
         case Reach.ROUTED:
-            return routes_to(catalog, scope, host, service, port, notes=notes)
+            add_routes(catalog, scope, host, service, port, to=to, notes=notes)
         case Reach.OPAQUE:
             # Bytes of a tunnel go to the service; requests to a port that takes none are no affair of the mesh.
-            return [*_tunnels(catalog, scope, host, service, port, notes=notes), _pass_through()]
-        case _:
-            return []
+            to.routes.extend([*_tunnels(catalog, scope, host, service, port, notes=notes), _pass_through()])
 
 
 def _domains(catalog: Catalog, scope: Scope, host: str, port: int, bare: int) -> Iterator[str]:

@@ -39,7 +39,7 @@ def inbound_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
         address=address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port)),
         metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
     )
-    guarded = guard(catalog, scope, notes)
+    guarded = guard(catalog, scope, port, notes)
     both = mode is MutualTls.PERMISSIVE
     if mode is not MutualTls.DISABLE:
         chain = _chain("inbound-mtls", guarded, match="tls" if both else "")

@@ -63,7 +63,7 @@ def ingress_listener(catalog: Catalog, scope: Scope, name: str, notes: Notes) ->
     settings = asked.tls if mode is MutualTls.DISABLE else None
     if asked.tls is not None and settings is None:
         notes.add(f"{name}: tls left out, it needs a PeerAuthentication with mode DISABLE for the port")
-    guarded = guard(catalog, scope, notes)
+    guarded = guard(catalog, scope, asked.port.number, notes)
     if mode is not MutualTls.DISABLE:
         chain = _chain(asked, scope, guarded, authenticated=True)
         chain.filter_chain_match.transport_protocol = "tls"

@@ -11,7 +11,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.resources.names import split_target
-from proxyless.control_plane.translate import cors, fault
+from proxyless.control_plane.translate import cors, fault, rate_limit
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.cluster_name import PASSTHROUGH
 from proxyless.control_plane.translate.generated import Notes, pack
@@ -66,6 +66,8 @@ def _filters(kind: ClientKind) -> list[hcm_pb2.HttpFilter]:
     filters = [hcm_pb2.HttpFilter(name=fault.FILTER, typed_config=pack(fault_pb2.HTTPFault()))]
     if kind is ClientKind.ENVOY:
         filters.append(hcm_pb2.HttpFilter(name=cors.FILTER, typed_config=pack(cors_pb2.Cors())))
+    if kind is not ClientKind.GRPC:
+        filters.append(rate_limit.client_filter())
     return [*filters, router_filter()]
 
 

@@ -9,6 +9,7 @@ from proxyless.control_plane.discovery.service import Service
 from proxyless.control_plane.resources.names import canonical, split_target
 from proxyless.control_plane.translate.client import Scope
 from proxyless.control_plane.translate.generated import Notes
+from proxyless.control_plane.translate.rate_limit import limit_routes
 from proxyless.control_plane.translate.reachability import Reach, reach
 from proxyless.control_plane.translate.routes import RouteBuilder
 
@@ -22,27 +23,29 @@ def route_configuration(catalog: Catalog, scope: Scope, name: str, notes: Notes)
     service = catalog.listed(host, scope.namespace)
     if reach(catalog, scope, host, service, port) is not Reach.ROUTED:
         return None
-    routes = routes_to(catalog, scope, host, service, port, notes=notes)
-    return route_pb2.RouteConfiguration(
-        name=name,
-        # The target chose this configuration already; the Host header is free to say something else.
-        virtual_hosts=[rc.VirtualHost(name=f"{host}:{port}", domains=["*"], routes=routes)],
-    )
+    # The target chose this configuration already; the Host header is free to say something else.
+    virtual_host = rc.VirtualHost(name=f"{host}:{port}", domains=["*"])
+    add_routes(catalog, scope, host, service, port, to=virtual_host, notes=notes)
+    return route_pb2.RouteConfiguration(name=name, virtual_hosts=[virtual_host])
 
 
-def routes_to(
-    catalog: Catalog, scope: Scope, host: str, service: Service | None, port: int, *, notes: Notes
-) -> list[rc.Route]:
-    """The routes of a host that is ``Reach.ROUTED`` on this port."""
+def add_routes(
+    catalog: Catalog, scope: Scope, host: str, service: Service | None, port: int, *, to: rc.VirtualHost, notes: Notes
+) -> None:
+    """The routes of a host that is ``Reach.ROUTED`` on this port, and what is said of all of them."""
     builder = RouteBuilder(catalog, scope, host, port, notes)
     if service is not None and (declared := service.port(port)) is not None:
         attached = catalog.attached_routes.of(host, scope.namespace, port, declared.name)
         named = catalog.virtual_services.named(host, scope.namespace) if attached else None
         if attached and not (named is not None and comes_first(named, attached, scope.namespace)):
-            return builder.of_attached(attached)
+            to.routes.extend(builder.of_attached(attached))
+            if len(attached) == 1:
+                limit_routes(to, attached[0].resource, scope, notes)
+            return
     rule = catalog.virtual_services.of(host, scope.namespace)
-    routes = builder.of_rule(rule) if rule is not None else []
-    if not routes and service is not None:
+    if rule is not None and (routes := builder.of_rule(rule)):
+        to.routes.extend(routes)
+        limit_routes(to, rule, scope, notes)
+    elif service is not None:
         # A rule none of whose routes is for this client and port leaves the service as it is (Istio).
-        routes = [builder.default()]
-    return routes
+        to.routes.append(builder.default())

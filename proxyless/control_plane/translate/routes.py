@@ -24,6 +24,7 @@ from proxyless.control_plane.translate.header_operations import header_changes
 from proxyless.control_plane.translate.load_balancing import hash_policy
 from proxyless.control_plane.translate.matchers import fraction
 from proxyless.control_plane.translate.metadata import config_path, metadata
+from proxyless.control_plane.translate.rate_limit import limit_routes
 from proxyless.control_plane.translate.retry_policy import retry_policy
 from proxyless.control_plane.translate.route_action import Forwarding, direct_response, forward, redirect, set_timeout
 from proxyless.control_plane.translate.route_match import alternatives, applies, is_catch_all, route_match
@@ -39,6 +40,8 @@ class RouteBuilder:
         self._host = host
         self._port = port
         self._notes = notes
+        # Whether each route says how many requests are sent by it; else their virtual host does for all.
+        self._limits_each = False
 
     def default(self) -> rc.Route:
         """Everything to the service, with Istio's default retries and no timeout."""
@@ -60,6 +63,7 @@ class RouteBuilder:
 
     def of_attached(self, attached: Sequence[AttachedRoute]) -> list[rc.Route]:
         """In the order of precedence. What matches none of them is answered with 404, never sent (GEP-1426)."""
+        self._limits_each = len(attached) > 1
         routes = self._routes(attached_rules(self._catalog, self._scope, attached, self._notes))
         if routes:
             return routes
@@ -107,6 +111,8 @@ class RouteBuilder:
         route.response_headers_to_remove.extend(changes.response_remove)
         self._act(route, http, rule, origin)
         self._filters(route, http, origin)
+        if self._limits_each:
+            limit_routes(route, rule, self._scope, self._notes)
         self._note_what_grpc_ignores(route, origin)
         return route
 

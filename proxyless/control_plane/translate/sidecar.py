@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 from proxyless.control_plane.discovery.catalog import Catalog
 from proxyless.control_plane.discovery.protocol import PortProtocol
 from proxyless.control_plane.resources.destination_rule import ConnectionPoolSettings
-from proxyless.control_plane.translate import cors, fault, http_proxy, tls
+from proxyless.control_plane.translate import cors, fault, http_proxy, rate_limit, tls
 from proxyless.control_plane.translate.authorization import Guard, guard
 from proxyless.control_plane.translate.client import ClientKind, Scope
 from proxyless.control_plane.translate.connection_pool import (
@@ -124,7 +124,7 @@ def _inbound(catalog: Catalog, scope: Scope, inbound: InboundPort, notes: Notes)
         metadata=metadata(proxyless={"origin": origin, "mutual_tls": mode.value}),
         listener_filters=[tls_inspector()],
     )
-    guarded = guard(catalog, scope, notes)
+    guarded = guard(catalog, scope, inbound.port, notes)
     if mode is not MutualTls.DISABLE:
         chain = http_chain("inbound-mtls", inbound_manager(inbound.cluster, guarded, scope.tracing, authenticated=True))
         chain.filter_chain_match.transport_protocol = "tls"
@@ -179,6 +179,8 @@ def outbound_manager(routes: str, tracing: Tracing | None) -> hcm_pb2.HttpConnec
         [
             hcm_pb2.HttpFilter(name=fault.FILTER, typed_config=pack(fault_pb2.HTTPFault())),
             hcm_pb2.HttpFilter(name=cors.FILTER, typed_config=pack(cors_pb2.Cors())),
+            # What is refused needs no address.
+            rate_limit.client_filter(),
             resolving_filter(),
             router_filter(),
         ]

@@ -71,8 +71,9 @@ class Sources:
     def _of_routes(self, scope: Scope, body: bytes) -> Mapping[Key, bytes]:
         parts: dict[Key, list[bytes]] = {}
         for host in route_pb2.RouteConfiguration.FromString(body).virtual_hosts:
+            general = b"".join(one.SerializeToString() for _, one in sorted(host.typed_per_filter_config.items()))
             for route in host.routes:
-                content = route.SerializeToString(deterministic=True)
+                content = general + route.SerializeToString(deterministic=True)
                 for key in dict.fromkeys(self._of_route(scope, host.name, route)):
                     parts.setdefault(key, []).append(hashlib.sha256(content).digest())
         return {key: hashlib.sha256(b"".join(digests)).digest() for key, digests in parts.items()}
@@ -112,6 +113,8 @@ class Sources:
         if name.startswith(inbound.PREFIX) or (scope.kind is ClientKind.ENVOY and own):
             for policies in (self._catalog.authorization_policies, self._catalog.request_authentications):
                 yield from (one.key for one in policies.of(scope.namespace, scope.label_map))
+            for limited in self._catalog.limited(scope.namespace, scope.label_map):
+                yield from _declared(limited)
             policy = self._catalog.peer_authentications.of(scope.namespace, scope.label_map)
             if policy is not None:
                 yield policy.key

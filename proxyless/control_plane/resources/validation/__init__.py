@@ -8,6 +8,7 @@ from typing import Any
 
 from proxyless.control_plane.resources.problem import Problem
 from proxyless.control_plane.resources.resource import Resource
+from proxyless.control_plane.resources.validation.annotations import check_annotations
 from proxyless.control_plane.resources.validation.authorization_policy import check_authorization_policy
 from proxyless.control_plane.resources.validation.checks import Checks
 from proxyless.control_plane.resources.validation.destination_rule import check_destination_rule
@@ -38,6 +39,7 @@ _CHECKS: dict[str, Callable[[Checks, Any], None]] = {
 def check(resource: Resource[Any]) -> list[Problem]:
     """Everything wrong with one resource by itself; an Error among them refuses it."""
     checks = Checks(resource)
+    check_annotations(checks)
     if resource.kind in _CHECKS:
         _CHECKS[resource.kind](checks, resource.spec)
     return checks.problems
