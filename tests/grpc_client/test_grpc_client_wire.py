@@ -347,6 +347,56 @@ def test_nobody_reads_more_than_a_window() -> None:
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
+def test_who_writes_waits_for_the_socket() -> None:
+    """The server's windows are as large as there are; it reads nothing."""
+
+    async def scenario() -> None:
+        async with server, AioMeshChannel(runtime_of(server.port), TARGET) as channel:
+            server.reads.clear()
+            call: Any = channel.stream_unary("/test.Echo/Join")()
+            written = 0
+
+            async def write() -> None:
+                nonlocal written
+                for _ in range(64):
+                    await call.write(bytes(1 << 20))
+                    written += 1
+                await call.done_writing()
+
+            writing = asyncio.ensure_future(write())
+            while not (all_of := channel.pool.channels()) or not any(one.paused for one in all_of[0]._all):
+                await asyncio.sleep(0.001)
+            assert written < 64
+            server.reads.set()
+            await writing
+            assert await call == b"answer"
+
+    settings = b"\0\0\6\4\0\0\0\0\0" + b"\0\4\x7f\xff\xff\xff"
+    window = b"\0\0\4\x08\0\0\0\0\0" + (2**31 - 1 - 65_535).to_bytes(4, "big")
+    server = WireServer(lambda peer, stream: peer.answer(stream), first=settings + window)
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_pings_that_a_server_does_not_like_come_less_often() -> None:
+    """gRFC A8."""
+
+    def script(peer: Peer, stream: int) -> None:
+        peer.answer(stream)
+        peer.goaway(stream, 11)
+
+    async def scenario() -> None:
+        options = (("grpc.keepalive_time_ms", 10_000),)
+        async with WireServer(script) as server, AioMeshChannel(runtime_of(server.port), TARGET, options) as channel:
+            for number in range(1, 4):
+                assert await channel.unary_unary("/test.Echo/Unary")(b"x", timeout=PATIENCE) == b"answer"
+                (one,) = channel.pool.channels()
+                while one._usable:
+                    await asyncio.sleep(0.001)
+                assert one._options.keepalive == 10.0 * 2**number
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
 def test_random_cancellation_leaves_nothing(backend: Start) -> None:
     rng = random.Random(7)
 

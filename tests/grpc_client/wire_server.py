@@ -68,7 +68,7 @@ Script = Callable[[Peer, int], Any]
 class WireServer:
     """script: called for each request that has arrived whole, with its stream. settings: what it says of itself.
 
-    first: instead of SETTINGS. peers: its connections so far.
+    first: instead of SETTINGS. peers: its connections so far. reads: cleared, it leaves in the socket what comes.
     """
 
     def __init__(self, script: Script, settings: bytes = b"", first: bytes | None = None) -> None:
@@ -77,6 +77,8 @@ class WireServer:
         self._first = first
         self.peers: list[Peer] = []
         self.requests = 0
+        self.reads = asyncio.Event()
+        self.reads.set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._scripts: set[asyncio.Future[Any]] = set()
 
@@ -87,6 +89,7 @@ class WireServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self.reads.set()
         for peer in self.peers:
             peer.writer.transport.abort()  # whoever reads it ends by that
         for task in self._scripts:
@@ -107,6 +110,7 @@ class WireServer:
             await reader.readexactly(24)
             while True:
                 kind, flags, stream, _ = await peer.next()
+                await self.reads.wait()
                 if kind in (HEADERS, DATA) and flags & END_STREAM:
                     self.requests += 1
                     done = self._script(peer, stream)

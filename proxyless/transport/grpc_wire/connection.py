@@ -60,7 +60,8 @@ class Connection(Sending):
     most_head: bytes of a header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts.
 
     streams: open ones by number. limit: how many we may open at once, as far as the peer has said. settled: the peer's
-    SETTINGS have come. draining: no new stream is opened (client) or taken (server). over: why all is over, "" before.
+    SETTINGS have come. draining: no new stream is opened (client) or taken (server). goaway: the code with which a
+    server asked for that. over: why all is over, "" before.
     Subclasses take what is not of a stream: ``on_request``, ``on_pong``, ``on_change``.
     """
 
@@ -81,6 +82,7 @@ class Connection(Sending):
         self._unreturned = 0
         self.limit = 100
         self.settled = False
+        self.goaway: int | None = None
         if client:
             self._out += PREFACE
         self._frame(SETTINGS, 0, 0, announced(client, most_streams, most_head))
@@ -346,7 +348,7 @@ class Connection(Sending):
         if not self._client:
             return  # it takes no pushes, and gets none
         last, code = int.from_bytes(payload[:4]) & LARGEST, int.from_bytes(payload[4:8])
-        self.draining = True
+        self.draining, self.goaway = True, code
         why = f"the peer closes the connection ({name_of(code)}) and has not processed this"
         for stream in [one for one in self.streams.values() if one.id > last]:
             self._fail(stream, code, why, unprocessed=not stream.headed)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from typing import Protocol
 
 import grpc
@@ -14,6 +15,7 @@ from proxyless.model.errors import IdentityError, ProxylessError
 from proxyless.transport.grpc_client.credentials import IDLE_TIMEOUT
 from proxyless.transport.grpc_client.wire.connection import WireConnection
 from proxyless.transport.grpc_client.wire.options import WireOptions
+from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.pool.connect import Timings, max_streams, open_tcp
 from proxyless.transport.tls import explain, offering, server_name, verify
 
@@ -192,6 +194,9 @@ class WireChannel:
         if connection.draining:
             if connection in self._usable:
                 self._usable.remove(connection)
+                if connection.goaway == Code.ENHANCE_YOUR_CALM and (time := self._options.keepalive) is not None:
+                    # It may mean our pings (gRFC A8).
+                    self._options = replace(self._options, keepalive=2 * time)
                 if self._waiting:
                     self._connect_for_waiting()
             if connection.over:
