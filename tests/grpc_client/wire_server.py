@@ -71,10 +71,11 @@ class WireServer:
     first: instead of SETTINGS. peers: its connections so far. reads: cleared, it leaves in the socket what comes.
     """
 
-    def __init__(self, script: Script, settings: bytes = b"", first: bytes | None = None) -> None:
+    def __init__(self, script: Script, settings: bytes = b"", first: bytes | None = None, port: int = 0) -> None:
         self._script = script
         self._settings = settings
         self._first = first
+        self.port = port
         self.peers: list[Peer] = []
         self.requests = 0
         self.reads = asyncio.Event()
@@ -83,8 +84,8 @@ class WireServer:
         self._scripts: set[asyncio.Future[Any]] = set()
 
     async def __aenter__(self) -> "WireServer":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
