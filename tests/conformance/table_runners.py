@@ -68,7 +68,7 @@ class Offline:
 
     def send(self, case: Case) -> Observed:
         sent = http_request(case, self.namespace, "0")
-        request = convert.engine_request(sent, replayable=not case.chunked, hedgeable=True)
+        request = convert.engine_request(sent, replayable=not case.chunked)
         call = self._engine.call(self._snapshot(request.target, case.registry_only), request)
         observed, began = Observed(0, flags=""), self._now
         under_way: dict[int, Attempt] = {}

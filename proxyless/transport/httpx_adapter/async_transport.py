@@ -53,7 +53,7 @@ class AsyncMeshTransport(_Base):
         library = library_of(request)
         content = library.content(request)
         try:
-            head = convert.engine_request(request, content is not None, hedgeable=True)
+            head = convert.engine_request(request, content is not None)
         except WireError as error:
             raise library.error(error, request) from None
         snapshot = self._runtime.snapshot()

@@ -38,8 +38,8 @@ def limits_of(request: Any) -> Limits:
     return _limits(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
 
 
-def engine_request(request: Any, replayable: bool, *, hedgeable: bool = False) -> Request:
-    """The head of an httpx or httpx2 request. hedgeable: if it is replayable.
+def engine_request(request: Any, replayable: bool) -> Request:
+    """The head of an httpx or httpx2 request. What is replayable is all in memory, so attempts may overlap.
 
     Raises UnsupportedProtocol for what is not HTTP, LocalProtocolError when it has more than one Host.
     """
@@ -63,7 +63,7 @@ def engine_request(request: Any, replayable: bool, *, hedgeable: bool = False) -
         scheme=scheme,
         headers=headers,
         replayable=replayable,
-        hedgeable=hedgeable and replayable,
+        hedgeable=replayable,
     )
 
 
