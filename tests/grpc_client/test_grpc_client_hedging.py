@@ -58,10 +58,10 @@ class Scripted(Backend):
 def scripted(backend: Start) -> Any:
     made: list[Scripted] = []
 
-    def start(*ways: str) -> tuple[Scripted, FakeRuntime]:
+    def start(*ways: str, patience: float = 0.05) -> tuple[Scripted, FakeRuntime]:
         server = Scripted(*ways)
         made.append(server)
-        policy = retrying("unavailable", retries=max(1, len(ways) - 1), per_try_timeout=0.05)
+        policy = retrying("unavailable", retries=len(ways) - 1, per_try_timeout=patience)
         return server, FakeRuntime(world([cluster(server.port)], forward("ratings", retry=policy, hedge=True)))
 
     yield start
@@ -108,7 +108,7 @@ def test_a_stream_of_answers_is_that_of_one_attempt(scripted: Any, ways: tuple[s
 
 
 def test_a_call_that_streams_back_is_not_hedged_by_blocking_channels(scripted: Any) -> None:
-    server, runtime = scripted("hang", "second")
+    server, runtime = scripted("hang", "second", patience=1.0)
     found = perform("sync", runtime, "unary_stream", "Many", b"x", metadata=(("x-envoy-retry-on", "5xx"),))
     assert found.messages == [b"second0", b"second1", b"second2"]
     # The per-try timeout has ended the first.
