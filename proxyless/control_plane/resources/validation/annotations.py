@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from proxyless.control_plane.resources.destination_rule import LOAD_BALANCING
+from proxyless.control_plane.resources.hedging import HEDGE
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.rate_limit import RATE_LIMIT, parse_rates
 from proxyless.control_plane.resources.service import ServiceSpec
@@ -17,6 +18,7 @@ _KNOWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         LOAD_BALANCING: ("DestinationRule",),
         RATE_LIMIT: ("Service", "VirtualService", "HTTPRoute", "GRPCRoute"),
+        HEDGE: ("VirtualService", "HTTPRoute", "GRPCRoute"),
     }
 )
 
