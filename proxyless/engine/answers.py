@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from proxyless.engine import mutations, replies
+from proxyless.engine import mutations, rate_limit, replies
 from proxyless.engine.balance.state import Hold
 from proxyless.engine.decision import Decision
 from proxyless.engine.hashing import RequestHash
 from proxyless.engine.hedging import Hedging
+from proxyless.engine.rate_limit import RateLimiter
 from proxyless.engine.record import CallRecord
 from proxyless.engine.request import Request
 from proxyless.engine.steps import Failed, FailureKind, Flag, Respond, Step
@@ -38,6 +39,15 @@ class Answers:
             headers = [*headers, ("set-cookie", self._hash.set_cookie)]
         levels = self._decision.response_mutations
         return mutations.apply_all(levels, headers) if levels else headers
+
+    def _refused(self, limiter: RateLimiter) -> Respond | None:
+        """The answer to a call for which there is no token."""
+        limit = self._decision.rate_limit
+        if limit is None or limiter.admits(limit):
+            return None
+        why, code = rate_limit.reason(limit), rate_limit.grpc_status(limit)
+        flag = Flag.RATE_LIMITED
+        return self._respond(limit.status, rate_limit.BODY, why, flag, headers=limit.headers, grpc_status=code)
 
     def _dropped(self, cluster: Cluster, drop: DropOverload) -> Respond:
         why = f"cluster {cluster.name} drops {drop.parts_per_million / 10_000:g}% of requests ({drop.category})"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from proxyless.engine import fault, hygiene, load_reports, rate_limit, replies, retry, rewrite, sent
+from proxyless.engine import fault, hygiene, load_reports, replies, retry, rewrite, sent
 from proxyless.engine.answers import WHOLE, Answers, Headers, nothing
 from proxyless.engine.balance.state import ClusterState, ClusterStates, Hold
 from proxyless.engine.decision import Decision
@@ -241,15 +241,6 @@ class Call(Answers):
                 return self._respond(action.status, action.body, self._of_route("direct response"))
             case Refused():
                 return self._respond(action.status, b"", f"the route cannot be followed: {action.reason}")
-
-    def _refused(self, limiter: RateLimiter) -> Respond | None:
-        """The answer to a call for which there is no token."""
-        limit = self._decision.rate_limit
-        if limit is None or limiter.admits(limit):
-            return None
-        why, code = rate_limit.reason(limit), rate_limit.grpc_status(limit)
-        flag = Flag.RATE_LIMITED
-        return self._respond(limit.status, rate_limit.BODY, why, flag, headers=limit.headers, grpc_status=code)
 
     def _forward(self, action: Forward) -> Step | None:
         decision, request = self._decision, self._request
