@@ -1,7 +1,7 @@
 """One behaviour, every client: what a rule means, row by row. ``test_conformance`` sends each row by every client."""
 
 from table_rows_changes import HEADER_CHANGES, REDIRECTS, REWRITES
-from table_rows_failures import FAULTS, TIMEOUTS
+from table_rows_failures import FAULTS, LIMITS, TIMEOUTS
 from table_rows_gateway_api import GRPC_ROUTES, HTTP_ROUTES, ROUTES
 from table_rows_hedging import HEDGES
 from table_rows_matches import DESTINATIONS, MATCHES
@@ -19,6 +19,7 @@ CASES = [
     *RETRIES,
     *HEDGES,
     *TIMEOUTS,
+    *LIMITS,
     *ROUTES,
     *HTTP_ROUTES,
     *GRPC_ROUTES,

@@ -21,6 +21,7 @@ class Lacks(enum.Enum):
     REDIRECT = "gRPC ignores redirects"
     DIRECT = "gRPC ignores direct responses"
     MIRROR = "gRPC does not mirror"
+    LIMIT = "gRPC has no local rate limits"
     CORS = "gRPC is no browser"
     REPEATED = "gRPC joins repeated headers with a comma before it matches them"
     PER_TRY = "gRPC has no per-try timeout"
@@ -44,6 +45,7 @@ OF_XDS_CLIENT = frozenset(
         Lacks.REWRITE,
         Lacks.DIRECT,
         Lacks.REPEATED,
+        Lacks.LIMIT,
         Lacks.PER_TRY,
         Lacks.STEERING,
         Lacks.AUTHORITY,
@@ -174,7 +176,8 @@ class Expected:
         """What of it holds for a gRPC call. envoy: the mesh's own answers have the status that HTTP's stands for, where
         gRPC has a word of its own for a deadline (DEADLINE_EXCEEDED, gRFC A31) and no route (UNAVAILABLE).
         """
-        code = None if envoy and self.status != 200 else self.grpc
+        # Of its own only a limit has one of gRPC's.
+        code = None if envoy and self.status not in {200, 429} else self.grpc
         sent = {name: value and value.partition("?")[0] for name, value in self.sent.items()}
         received = {name: value for name, value in self.received.items() if name not in _OF_HTTP}
         path = self.path and self.path.partition("?")[0]
@@ -225,7 +228,8 @@ class Case:
 
     url: ``raw_path`` replaces its path on the wire. STRANGER in ``url`` and ``host``
     is the port of a backend that the mesh does not know. grpc, envoy, library: None if that client must do it.
-    registry_only: under that outbound policy. wire: about what is done with sockets only.
+    registry_only: under that outbound policy. wire: about what is done with sockets only. times: that it is sent; what
+    came of the last one counts.
     """
 
     name: str
@@ -243,6 +247,7 @@ class Case:
     library: Reported | None = None
     registry_only: bool = False
     wire: bool = False
+    times: int = 1
 
     @property
     def host(self) -> str:

@@ -1,11 +1,19 @@
 """Faults on purpose, and timeouts."""
 
+from dataclasses import replace
+
 from table_case import Case, Expected, Lacks
-from table_rows import FIRST, HANG, V1, retrying, rule
+from table_rows import FIRST, HANG, V1, grpc_status, matching, retrying, rule
+from table_rows_gateway_api import TWO, route
 
 
 def faulty(fault: str, rest: str = V1) -> str:
     return rule(f"- fault: {{{fault}}}\n  {rest}")
+
+
+def limited(rules: str, rate: str) -> str:
+    annotations = f'metadata: {{annotations: {{proxyless.io/rate-limit: "{rate}"}}, '
+    return rules.replace("metadata: {", annotations)
 
 
 ALWAYS = "percentage: {value: 100}"
@@ -124,5 +132,50 @@ TIMEOUTS = [
         Expected(sent={"x-envoy-upstream-rq-timeout-ms": None}),
         headers=(("x-envoy-upstream-rq-timeout-ms", "25000"),),
         grpc=Lacks.STEERING,
+    ),
+]
+
+TOO_MANY = Expected(
+    429,
+    grpc="RESOURCE_EXHAUSTED",
+    flags="RL",
+    attempts=0,
+    received={"x-envoy-ratelimited": "true"},
+)
+# A client that sends a row by two means has one bucket for both: nobody gets a second one through.
+LIMITS = [
+    Case(
+        "rate limit",
+        limited(matching("{uri: {prefix: /v2}}"), "1/h"),
+        replace(TOO_MANY, body="local_rate_limited"),
+        "http://HOST/v2",
+        times=2,
+        grpc=Lacks.LIMIT,
+    ),
+    Case(
+        "rate limit of an http route",
+        limited(route(f"- {TWO}"), "1/h"),
+        TOO_MANY,
+        times=2,
+        grpc=Lacks.LIMIT,
+    ),
+    Case(
+        "rate limit that nobody reaches", limited(rule(f"- {V1}"), "1/h; burst=1000"), FIRST, times=3, grpc=Lacks.LIMIT
+    ),
+    Case(
+        "a retry needs no token",
+        limited(retrying("attempts: 2, retryOn: unavailable, backoff: 1ms"), "1/h; burst=4"),
+        Expected(by="reviews-v1", attempts=3),
+        answers=(grpc_status(14), grpc_status(14)),
+        method="POST",
+        headers=(("content-type", "application/grpc"),),
+        grpc=Lacks.LIMIT,
+    ),
+    Case(
+        "a fault needs no token",
+        limited(faulty("abort: {httpStatus: 555, percentage: {value: 100}}"), "1/h"),
+        Expected(555, grpc="UNKNOWN", flags="FI"),
+        times=3,
+        grpc=Lacks.LIMIT,
     ),
 ]

@@ -63,6 +63,14 @@ data:
 """
 
 
+LIMITED = """
+apiVersion: v1
+kind: Service
+metadata: {name: %(name)s, annotations: {proxyless.io/rate-limit: 1/h}}
+spec: {selector: {app: %(name)s}, ports: [{name: http, port: 80}]}
+"""
+
+
 @dataclass(frozen=True)
 class World:
     """hello, in two versions, is Python under ``proxyless serve``; plain, on ``port``, is behind ``side``.
@@ -221,6 +229,29 @@ def test_both_sidecars_of_a_call_are_in_its_trace(world: World) -> None:
         untraced = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
         seen = client.get("http://plain/", headers={"traceparent": untraced}).json()["headers"]["traceparent"]
         assert seen.startswith(untraced[:36]) and seen.endswith("-00")
+
+
+def test_servers_limit_the_rate_of_requests(world: World) -> None:
+    """A Python service under ``proxyless serve`` and an application behind a sidecar, in the same words."""
+    kinds = [f"Service/{name}/default" for name in ("hello", "plain")]
+    texts = [LIMITED % {"name": name} for name in ("hello", "plain")]
+    with world.applied("\n---\n".join(texts), *kinds), world.older.client() as client:
+        for name in ("hello", "plain"):
+            # Of hello there are two, each with its own bucket.
+            def refused(url: str = f"http://{name}/") -> httpx2.Response | None:
+                answer = client.get(url)
+                return answer if answer.status_code == 429 else None
+
+            answer = until(f"a refusal of {name}", refused)
+            assert (answer.text, answer.headers["x-envoy-ratelimited"]) == ("local_rate_limited", "true")
+            reason = answer.headers.get("x-proxyless-reason")
+            assert reason == ("local_rate_limited: 1/h (Service default/hello)" if name == "hello" else None)
+        limited = "http_local_rate_limit.rate_limited"
+        assert sum(value for key, value in world.side.stats(limited).items() if key.startswith("Service")) >= 1
+        assert_no_refusal(world)
+    with world.older.client() as client:
+        for name in ("hello", "plain"):
+            until("no limit", lambda name=name: name_of(client, f"http://{name}/"))
 
 
 def test_keys_are_in_memory_only(world: World) -> None:

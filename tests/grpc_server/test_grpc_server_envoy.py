@@ -11,6 +11,14 @@ from envoy_mesh import STRICT, EnvoyMesh, plain_server, spiffe, until
 APPS = Path(__file__).parent / "apps"
 
 
+LIMITED = """
+apiVersion: v1
+kind: Service
+metadata: {name: greeter, annotations: {proxyless.io/rate-limit: 1/h}}
+spec: {selector: {app: greeter}, ports: [{name: grpc, port: 80}]}
+"""
+
+
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[EnvoyMesh]:
     made = EnvoyMesh(tmp_path)
@@ -50,5 +58,19 @@ def test_an_envoy_calls_a_servicer(mesh: EnvoyMesh, monkeypatch: pytest.MonkeyPa
             with pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary("/test.Greeter/Nothing")(b"", timeout=60)
             assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            mesh.apply(LIMITED)
+
+            def refused() -> grpc.RpcError | None:
+                try:
+                    hello(pb2.HelloRequest(name="envoy"), timeout=60)
+                except grpc.RpcError as error:
+                    return error
+                return None
+
+            error = until("a refusal", refused)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            told = dict([*error.initial_metadata(), *error.trailing_metadata()])
+            assert told["x-envoy-ratelimited"] == "true"
+            assert told["x-proxyless-reason"] == "local_rate_limited: 1/h (Service default/greeter)"
         stats = sidecar.stats("cluster.*greeter.*upstream_cx_http2_total")
         assert sum(stats.values()) >= 1

@@ -43,7 +43,8 @@ class Refusal:
         self.details = unquote(told.get("grpc-message", ""))
         self.reason = reply.reason
         self.flags = reply.flags
-        self.metadata: tuple[tuple[str, str], ...] = (("x-proxyless-reason", reply.reason),)
+        rest = tuple(line for line in reply.headers if line[0].startswith("x-"))
+        self.metadata: tuple[tuple[str, str], ...] = (*rest, ("x-proxyless-reason", reply.reason))
         if reply.flags:
             self.metadata += (("x-envoy-response-flags", flag_letters(reply.flags)),)
 
