@@ -188,7 +188,7 @@ DRY_RUN = {"annotations": {"istio.io/dry-run": "true"}}
                 f"{RULE}.to[0].operation.notHosts",
                 "acts whatever",
             ),
-            ("AuthorizationPolicy", when("request.headers[Host]", "c"), {}, f"{RULE}.when[0].key", "gRPC"),
+            ("AuthorizationPolicy", when("request.headers[Host]", "c"), {}, f"{RULE}.when[0].key", "grpc_interceptor"),
             ("RequestAuthentication", {"jwtRules": [{"issuer": "i"}]}, {}, "spec.jwtRules[0].issuer", "refused"),
             ("RequestAuthentication", token(jwks=PRIVATE), {}, "spec.jwtRules[0].jwks", "private"),
             ("RequestAuthentication", token(jwksUri="http://a"), {}, "spec.jwtRules[0].jwksUri", "not used"),
