@@ -156,7 +156,8 @@ class Call(Stream):
         try:
             found = self._messages.feed(data)
         except BadMessage as error:
-            self._stop(error.status, str(error))
+            # Too large: grpcio says at which end.
+            self._stop(error.status, f"SERVER: {error}" if error.status == RESOURCE_EXHAUSTED else str(error))
             return
         if not found:
             self._owed += credit  # a part of a message: the rest must be let in
