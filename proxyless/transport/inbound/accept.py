@@ -17,6 +17,7 @@ from collections.abc import Callable
 from proxyless.model.errors import NotReadyError
 from proxyless.model.inbound import MutualTls
 from proxyless.transport.inbound.runtime import InboundRuntime
+from proxyless.transport.tls_transport import secure
 
 log = logging.getLogger("proxyless.inbound")
 
@@ -24,8 +25,6 @@ _TLS_HANDSHAKE = b"\x16"
 # Seconds a client may take for its first byte; Istio waits for ever, which lets anybody hold a socket for nothing.
 PEEK_TIMEOUT = 60.0
 HANDSHAKE_TIMEOUT = 10.0
-# A client that keeps its pooled connection unread does not answer our close; nothing is lost by not waiting for it.
-SHUTDOWN_TIMEOUT = 0.5
 # Connections that are not yet established. Beyond this the oldest goes: it is the likeliest to never become one.
 MAX_PENDING = 1024
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -121,13 +120,11 @@ class AcceptLoop:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             context = await self._context(connection)
             handed_over = True
-            await loop.connect_accepted_socket(
-                self._factory,
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=None if context is None else SHUTDOWN_TIMEOUT,
-            )
+            if context is None:
+                await loop.connect_accepted_socket(self._factory, connection)
+            else:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                    await secure(loop, connection, context, self._factory, server_side=True)
         except (_Closed, NotReadyError, TimeoutError, ssl.SSLError, OSError) as error:
             log.info("port %d: connection refused: %s", self.port, error or type(error).__name__)
         finally:

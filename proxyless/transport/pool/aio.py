@@ -19,6 +19,7 @@ from proxyless.transport.pool.connect import Timings, Wait, max_streams, open_tc
 from proxyless.transport.pool.limits import Gates, Grant, Place, Waiter, gates_of
 from proxyless.transport.pool.store import SWEEP_EVERY, Bucket, Store, worn
 from proxyless.transport.runtime import Runtime
+from proxyless.transport.tls_transport import secure
 
 AsyncBucket = Bucket["PooledConnection", AsyncHttp2]
 # What one request has of a connection.
@@ -277,12 +278,11 @@ class AsyncPool:
         try:
             if timings.on_tcp is not None:
                 await timings.on_tcp(sock, context, name)
-            transport, _ = await loop.create_connection(
-                (lambda: choose(None)) if context is None else (lambda: _Choice(choose)),
-                sock=sock,
-                ssl=context,
-                server_hostname=(name or "") if context else None,
-            )
+            transport: asyncio.Transport
+            if context is None:
+                transport, _ = await loop.create_connection(lambda: choose(None), sock=sock)
+            else:
+                transport, _ = await secure(loop, sock, context, lambda: _Choice(choose), server_hostname=name)
         except BaseException:
             if made is not None:
                 made.close()

@@ -18,6 +18,7 @@ from proxyless.transport.grpc_client.wire.options import WireOptions
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.pool.connect import Timings, max_streams, open_tcp
 from proxyless.transport.tls import explain, offering, server_name, verify
+from proxyless.transport.tls_transport import secure
 
 logger = logging.getLogger("proxyless.grpc")
 
@@ -144,11 +145,15 @@ class WireChannel:
         loop, identity, endpoint = self._loop, self._identity, self._endpoint
         tls = None if endpoint.tls is None else offering(endpoint.tls, Http.HTTP2)
         context = None if tls is None else identity.client_context(tls)
-        name = None if tls is None else server_name(endpoint, tls) or ""
+        name = None if tls is None else server_name(endpoint, tls)
         made = WireConnection(loop, self._options, self._on_change)
         sock = await open_tcp(loop, endpoint, self._cluster, Timings())
         try:
-            transport, _ = await loop.create_connection(lambda: made, sock=sock, ssl=context, server_hostname=name)
+            transport: asyncio.Transport
+            if context is None:
+                transport, _ = await loop.create_connection(lambda: made, sock=sock)
+            else:
+                transport, _ = await secure(loop, sock, context, lambda: made, server_hostname=name)
         except BaseException:
             sock.close()
             raise
