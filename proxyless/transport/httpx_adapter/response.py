@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 class AsyncResponse:
-    """Joined with the library's own Response, of whose interface only the public part is used.
+    """Joined with the library's own Response, of whose interface only the public part is used (and its count of bytes).
 
     ``aread`` of the library goes through four asynchronous generators, each known to the event loop by a weak
     reference: for a small body that costs more than all that the mesh decides. Its blocking ``read`` of bytes does the
@@ -20,7 +20,7 @@ class AsyncResponse:
         is_stream_consumed: bool
         headers: Any
         iter_bytes: Any
-        iter_raw: Any
+        _num_bytes_downloaded: int
 
         def read(self) -> bytes: ...
         def __getstate__(self) -> dict[str, Any]: ...
@@ -37,18 +37,26 @@ class AsyncResponse:
             whole = body.whole()
         if whole is None:
             return await super().aread()  # type: ignore[misc, no-any-return]
+        if "content-encoding" in self.headers:
+            return await self._decoded(whole)
+        # ``read`` keeps what this gives; the rest is what going through the generators leaves behind.
+        self.iter_bytes = (whole,).__iter__
+        try:
+            content = self.read()
+        finally:
+            del self.iter_bytes
+        self._num_bytes_downloaded = len(whole)
+        self.is_stream_consumed = self.is_closed = True
+        await self.stream.aclose()
+        return content
+
+    async def _decoded(self, whole: bytes) -> bytes:
         stream, self.stream = self.stream, self.byte_stream(whole)
-        plain = "content-encoding" not in self.headers
-        if plain:
-            # Nothing is to be decoded, and asking for that is half of what ``read`` costs.
-            self.iter_bytes = self.iter_raw
         try:
             content = self.read()
             # Not after a failure: the generator that it leaves may close the bytes yet, as only a blocking stream is.
             self.stream = stream
         finally:
-            if plain:
-                del self.iter_bytes
             await stream.aclose()
         return content
 
