@@ -22,14 +22,14 @@ class Timer:
         self.cancelled = True
 
 
-class VirtualLoop:
-    """asyncio's futures and tasks, but a clock that is turned by hand."""
+class VirtualClock:
+    """The running loop's, from now on turned by hand."""
 
-    def __init__(self, real: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.timers: list[Timer] = []
-        self.create_future = real.create_future
-        self.create_task = real.create_task
+        loop: Any = asyncio.get_running_loop()
+        loop.time, loop.call_at = self.time, self.call_at
 
     def time(self) -> float:
         return self.now
@@ -56,12 +56,12 @@ class Wire:
     def abort(self) -> None: ...
 
 
-def connected() -> tuple[AsyncConnection, VirtualLoop]:
-    loop: Any = VirtualLoop(asyncio.get_running_loop())
-    connection = AsyncConnection(loop)
+def connected() -> tuple[AsyncConnection, VirtualClock]:
+    clock = VirtualClock()
+    connection = AsyncConnection(asyncio.get_running_loop())
     wire: Any = Wire()
     connection.connection_made(wire)
-    return connection, loop
+    return connection, clock
 
 
 async def asked(connection: AsyncConnection, deadline: float | None, patience: float | None) -> "asyncio.Task[Any]":

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterable
 from typing import cast
 
+from proxyless.transport.arrival import Arrival
 from proxyless.transport.http1.aio_tunnel import AsyncTunnel
 from proxyless.transport.http1.errors import (
     ConnectionEnded,
@@ -45,7 +46,7 @@ class AsyncConnection(asyncio.Protocol):
         self._busy = self._closed = self._expecting = self._keep = False
         self._read_paused = self._write_paused = False
         self._error: BaseException | None = None
-        self._waiter: asyncio.Future[bool] | None = None
+        self._waiter: Arrival | None = None
         self._write_waiter: asyncio.Future[bool] | None = None
         self._until: float | None = None  # when the waiter's patience ends, loop time
         self._timer: asyncio.TimerHandle | None = None
@@ -162,7 +163,7 @@ class AsyncConnection(asyncio.Protocol):
             patience = self.loop.time() + read_timeout
             if until is None or patience < until:
                 until, user = patience, True
-        waiter = self._waiter = self.loop.create_future()
+        waiter = self._waiter = Arrival(self.loop)
         self._until = until
         if until is not None and (self._timer is None or until < self._timer_at):
             self._watch(until)
@@ -189,7 +190,7 @@ class AsyncConnection(asyncio.Protocol):
         if waiter is None or until is None:
             return
         if self._timer_at >= until:
-            _expire(waiter)
+            waiter.soon(False)
         else:
             self._watch(until)
 
@@ -277,8 +278,8 @@ class AsyncConnection(asyncio.Protocol):
         self.close()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
+        if self._waiter is not None:
+            self._waiter.soon(True)
 
     def _wake_writer(self) -> None:
         if self._write_waiter is not None and not self._write_waiter.done():
@@ -322,7 +323,8 @@ class AsyncConnection(asyncio.Protocol):
             self._read_paused = True
             if self._transport is not None:
                 self._transport.pause_reading()
-        self._wake()
+        if self._waiter is not None:
+            self._waiter.now()  # last of all: the task goes on within this call
 
     def eof_received(self) -> None:
         self._ended(None)
