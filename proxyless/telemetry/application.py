@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import sys
 from collections.abc import Callable
@@ -15,13 +16,13 @@ _API = "opentelemetry.trace"
 
 def application_span() -> TraceContext | None:
     """The application's current span, so that calls made inside it hang under it."""
-    api = sys.modules.get(_API)
+    api = _open_telemetry()
     if api is None:
         return None
-    span = api.get_current_span()
+    span = api.current_span()
     if (ours := getattr(span, "served", None)) is not None:
         return ours  # type: ignore[no-any-return]
-    if span is api.INVALID_SPAN:
+    if span is api.nothing:
         return None
     context = span.get_span_context()
     if not context.is_valid:
@@ -46,7 +47,8 @@ class serving:  # used like a function; as a generator it would cost each reques
 
     def __enter__(self) -> None:
         self._token = current.set(self._context)
-        self._detach = _attach(self._context.trace) if _API in sys.modules else None
+        api = _open_telemetry()
+        self._detach = api.attach(self._context.trace) if api is not None else None
 
     def __exit__(self, *_: object) -> None:
         if self._detach is not None:
@@ -57,24 +59,69 @@ class serving:  # used like a function; as a generator it would cost each reques
 def serve_from_here(context: RequestContext) -> None:
     """As ``serving``, in a task that does nothing else: what is set ends with it, so nothing is put back."""
     current.set(context)
-    if _API in sys.modules:
-        attach, with_span, served_span, _ = _open_telemetry()
-        attach(with_span(served_span(context.trace)))
+    if (api := _open_telemetry()) is not None:
+        api.enter(context.trace)
 
 
-def _attach(trace: TraceContext) -> Callable[[], None]:
-    attach, with_span, served_span, detach = _open_telemetry()
-    return functools.partial(detach, attach(with_span(served_span(trace))))
+class _OpenTelemetry:
+    """What a request needs of the API; it is imported only if the application, or an exporter, has done so.
+
+    Each request comes by here twice, and the API's way to its context variable leads through five functions. So the
+    variable is looked for once: it is the one that ``attach`` sets.
+    """
+
+    def __init__(self) -> None:
+        api = sys.modules[_API]
+        # The API imports it itself.
+        context = sys.modules["opentelemetry.context"]
+        self.nothing = api.INVALID_SPAN
+        self._attach, self._detach = context.attach, context.detach
+        self._get_current_span, self._with_span = api.get_current_span, api.set_span_in_context
+        probe = api.set_span_in_context(self.nothing, context.Context())
+        self._kind, self._key = type(probe), next(iter(probe))
+        self._variable = contextvars.copy_context().run(_variable_of, context.attach, probe)
+        self._served = _served_span(api)
+
+    def current_span(self) -> Any:
+        if self._variable is None:
+            return self._get_current_span()
+        return self._variable.get().get(self._key, self.nothing)
+
+    def enter(self, trace: TraceContext) -> None:
+        """Until the end of this task."""
+        span = self._served(trace)
+        if self._variable is None:
+            self._attach(self._with_span(span))
+        else:
+            self._variable.set(self._kind({**self._variable.get(), self._key: span}))
+
+    def attach(self, trace: TraceContext) -> Callable[[], None]:
+        """Until what is returned is called."""
+        return functools.partial(self._detach, self._attach(self._with_span(self._served(trace))))
 
 
-@functools.cache
-def _open_telemetry() -> tuple[Callable[[Any], Any], Callable[[Any], Any], type[Any], Callable[[Any], None]]:
-    """What a request needs of it; it is imported only if the application, or an exporter, has done so."""
-    api = sys.modules[_API]
-    # The API imports it itself.
-    otel_context = sys.modules["opentelemetry.context"]
+_loaded: list[_OpenTelemetry] = []
 
-    class ServedSpan(api.NonRecordingSpan):  # type: ignore[misc, name-defined]
+
+def _open_telemetry() -> _OpenTelemetry | None:
+    """None while the application has not loaded it, all of it: another thread may just be importing it."""
+    if _loaded:
+        return _loaded[0]
+    module = sys.modules.get(_API)
+    if module is None or getattr(module.__spec__, "_initializing", False):
+        return None
+    _loaded.append(_OpenTelemetry())
+    return _loaded[0]
+
+
+def _variable_of(attach: Callable[[Any], object], probe: Any) -> contextvars.ContextVar[Any] | None:
+    """None where contexts are kept in another way (``OTEL_PYTHON_CONTEXT``)."""
+    attach(probe)
+    return next((variable for variable, value in contextvars.copy_context().items() if value is probe), None)
+
+
+def _served_span(api: Any) -> Callable[[TraceContext], Any]:
+    class ServedSpan(api.NonRecordingSpan):  # type: ignore[misc]
         """Our server span to the application's OpenTelemetry, in its terms once it asks: most requests never do."""
 
         def __init__(self, served: TraceContext) -> None:
@@ -93,4 +140,4 @@ def _open_telemetry() -> tuple[Callable[[Any], Any], Callable[[Any], Any], type[
         def __repr__(self) -> str:
             return f"ServedSpan({self.served!r})"
 
-    return otel_context.attach, api.set_span_in_context, ServedSpan, otel_context.detach
+    return ServedSpan
