@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any
 
 from proxyless.engine.steps import Flag
 from proxyless.model.load_report import HEADER
@@ -59,6 +61,7 @@ class Cycle:
         "_request",
         "_seen",
         "_started",
+        "_stepping",
         "_target",
         "_version",
         "disconnected",
@@ -105,7 +108,7 @@ class Cycle:
         self._delivered = False
         self._awaited: asyncio.Event | None = None
         # Of the response: whether it began, its head while that waits for the body, and how much body may follow.
-        self._started = False
+        self._started = self._stepping = False
         self._head = b""
         self._no_body = False
         self._chunked = False
@@ -142,7 +145,8 @@ class Cycle:
                 await refuse({"type": "http", "method": request.method}, self.send, refusal, seen)
                 return
             serve_from_here(seen.context)
-            result: object = await app.app(self._scope(seen), self.receive, self.send)  # type: ignore[func-returns-value]
+            answering: Any = app.app(self._scope(seen), self.receive, self.send)
+            result = await (self._stepped(answering) if type(answering) is CoroutineType else answering)
         except BaseException as error:
             self._error = type(error).__name__
             logger.error("Exception in ASGI application\n", exc_info=error)
@@ -160,6 +164,33 @@ class Cycle:
             self._end()
             if self.task is not None:
                 protocol.tasks.discard(self.task)
+
+    @coroutine
+    def _stepped(self, answering: Any) -> Generator[object, object, object]:
+        """``await`` a coroutine, and know whether the head's body can follow yet in the same step of the task: most
+        applications answer in their first, and the loop need not be asked for a turn in which the head would go alone.
+        """
+        self._stepping = True
+        try:
+            awaited = answering.send(None)
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            self._stepping = False
+        self.flush()
+        while True:
+            try:
+                yield awaited
+            except GeneratorExit:
+                answering.close()
+                raise
+            except BaseException as error:  # the task is cancelled
+                try:
+                    awaited = answering.throw(error)
+                except StopIteration as ended:
+                    return ended.value
+            else:
+                return (yield from answering)
 
     def _scope(self, seen: ServerObservation) -> Scope:
         """ASGI's, all of it the application's to write to."""
@@ -275,7 +306,8 @@ class Cycle:
         self.status = status
         self._head = b"".join(content)
         # An application that thinks about its body lets the head go before; most do not.
-        protocol.server_state.flush_soon(self, protocol.loop)
+        if not self._stepping:
+            protocol.server_state.flush_soon(self, protocol.loop)
 
     def flush(self) -> None:
         """Let the head go, if it still waits for the body."""

@@ -301,11 +301,11 @@ class MeshProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
-        # With a name, or one is made up for each; it takes itself out of the set, without a turn of the loop for that.
+        # It takes itself out of the set, without a turn of the loop for that. Without a name: uvloop would make up two.
         # In the connection's context: this may run in the task of the request before, or in what that made resume, and
         # what an application kept there may be another user's.
         context = self._context.copy()
-        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), name="request", context=context)
+        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), context=context)
         self.tasks.add(task)
 
     def _close_if_idle(self) -> None:
