@@ -12,7 +12,7 @@ TIMEOUT_HEADERS = frozenset({"x-envoy-expected-rq-timeout-ms", "grpc-timeout"})
 
 
 def patience(headers: Iterable[tuple[str, str]]) -> float | None:
-    """Seconds that the caller waits, by its lower-case header lines.
+    """Seconds that the caller waits, by its header lines; names that are not in TIMEOUT_HEADERS are passed over.
 
     None when it did not say, or said something malformed, or said it twice, or 0 ms (no limit).
     """

@@ -28,6 +28,7 @@ from proxyless.telemetry.trace_context import (
     Incoming,
     TraceContext,
     extract,
+    incoming,
     inject,
     new_span_id,
     new_trace,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from proxyless.telemetry.tracing import Span
 
 _NO_TRACE = Incoming()
+_NO_FORMATS = Formats.NONE
 # What is read of the headers of a request that arrives.
 READ_HEADERS = TRACE_HEADERS | TIMEOUT_HEADERS | {"x-request-id"}
 # What goes on from a request to those made for it; an application may say it itself.
@@ -108,8 +110,8 @@ class Telemetry:
         if served is not None and served.deadline is not None:
             own_deadline = request.deadline
             request.deadline = served.deadline if own_deadline is None else min(served.deadline, own_deadline)
-        incoming = extract(headers) if own_trace else _NO_TRACE
-        parent, decided = incoming.context, incoming.sampled
+        came = extract(headers) if own_trace else _NO_TRACE
+        parent, decided = came.context, came.sampled
         if parent is None:
             parent = application_span()
             if served is not None:
@@ -121,7 +123,7 @@ class Telemetry:
         if not own_id:
             request_id = served.request_id if served is not None else new_request_id()
             headers.append(("x-request-id", request_id))
-        trace, span = self._next(parent, decided, incoming.formats, request, server=False)
+        trace, span = self._next(parent, decided, came.formats, request, server=False)
         # The application's own context stands unless we add a span between it and the server.
         if not own_trace:
             headers += inject(trace)
@@ -187,17 +189,26 @@ class Telemetry:
         """
         if lines is None:
             lines = [line for line in head.headers if line[0] in READ_HEADERS]
-        incoming, request_id, deadline = _NO_TRACE, "", None
+        came, request_id, deadline = _NO_TRACE, "", None
         if lines:
-            incoming = extract(lines)
-            request_id = ",".join([value for name, value in lines if name == "x-request-id"])
+            of_trace: list[tuple[str, str]] = []
+            of_time: list[tuple[str, str]] = []
+            for line in lines:
+                name = line[0]
+                if name == "x-request-id":
+                    request_id = f"{request_id},{line[1]}" if request_id else line[1]
+                elif name in TIMEOUT_HEADERS:
+                    of_time.append(line)
+                else:
+                    of_trace.append(line)
+            came = incoming(of_trace)
             if request_id and not acceptable(request_id):
                 request_id = ""
             # A plaintext caller could make us give up on its request early, which harms only itself; but a deadline
             # also flows on to calls whose work others may share, so it counts only from an authenticated one.
-            if connection.peer is not None and (waits := patience(lines)) is not None:
+            if of_time and connection.peer is not None and (waits := patience(of_time)) is not None:
                 deadline = time.monotonic() + waits
-        trace, span = self._next(*incoming, head, True)
+        trace, span = self._next(*came, head, True)
         context = RequestContext(trace, request_id or new_request_id(), deadline, connection.peer)
         if method and self.grpc is not None:
             self.grpc.server_started(method)
@@ -274,7 +285,7 @@ class Telemetry:
         if parent is None:
             trace = new_trace()
             sampled = self._sampling.decide(trace.trace_id, decided)
-            if sampled or formats is not Formats.NONE:
+            if sampled or formats is not _NO_FORMATS:
                 trace = trace._replace(sampled=sampled, formats=formats)
         else:
             sampled = self._sampling.decide(parent.trace_id, decided)

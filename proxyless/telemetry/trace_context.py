@@ -25,6 +25,8 @@ TRACE_HEADERS = frozenset(
 )
 _B3_MULTI = ("x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?\Z")
+# Of version 00 with nothing strange about it: ids are not all zeros.
+_PLAIN_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])\Z")
 _B3_SINGLE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{16})-([0-9a-f]{16})(?:-([01d]))?(?:-[0-9a-f]{16})?\Z", re.I)
 _HEX_64_OR_128 = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{16})\Z", re.I)
 _HEX_64 = re.compile(r"[0-9a-f]{16}\Z", re.I)
@@ -41,6 +43,11 @@ class Formats(enum.Flag):
     NONE = 0
     B3_SINGLE = 1
     B3_MULTI = 2
+
+
+# Looking a member up in an enum's class costs Python 3.11 more than comparing with it.
+_NO_FORMATS = Formats.NONE
+_ODD = frozenset("13579bdf")
 
 
 class TraceContext(NamedTuple):
@@ -86,7 +93,11 @@ _Lines = dict[str, list[str]]
 
 def extract(headers: Iterable[tuple[str, str]]) -> Incoming:
     """Read trace context from lower-case header lines. W3C wins over B3, single B3 over multi."""
-    lines = [line for line in headers if line[0] in TRACE_HEADERS]
+    return incoming([line for line in headers if line[0] in TRACE_HEADERS])
+
+
+def incoming(lines: list[tuple[str, str]]) -> Incoming:
+    """As ``extract``, of no lines but those of TRACE_HEADERS."""
     if not lines:
         return _NOTHING
     if len(lines) == 1 and lines[0][0] == "traceparent":
@@ -131,7 +142,7 @@ def inject(context: TraceContext) -> list[tuple[str, str]]:
 def inject_further(context: TraceContext) -> list[tuple[str, str]]:
     """Those of them beside ``traceparent``; most contexts have none."""
     lines = [("tracestate", context.state)] if context.state else []
-    if context.formats is Formats.NONE:
+    if context.formats is _NO_FORMATS:
         return lines
     flag = "1" if context.sampled else "0"
     if Formats.B3_SINGLE in context.formats:
@@ -160,6 +171,9 @@ def _w3c(found: _Lines) -> TraceContext | None:
 
 def _parent(line: str, state: list[str] | None = None) -> TraceContext | None:
     """line: the one of ``traceparent``. state: those of ``tracestate``."""
+    if state is None and (match := _PLAIN_TRACEPARENT.match(line)) is not None:
+        trace_id, span_id, flag = match.groups()
+        return TraceContext(trace_id, span_id, flag in _ODD)
     match = _TRACEPARENT.match(line.strip(" \t")) if len(line) <= _TRACEPARENT_LIMIT else None
     if match is None:
         return None
