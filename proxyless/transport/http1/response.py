@@ -12,6 +12,25 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
+# Lines that a server says again with each response. Others are nobody's to remember: a value may be a secret.
+_REPEATED = _FRAMING | {"cache-control", "content-encoding", "content-type", "date", "server", "vary", "via"}
+_MOST, _LONGEST = 1024, 128
+# A header as text, the same as bytes, whether it is ASCII, and whether it says how the response is framed.
+_Read = tuple[tuple[str, str], tuple[bytes, bytes], bool, bool]
+_known: dict[tuple[bytes, bytes], _Read] = {}
+
+
+def _read(line: tuple[bytes, bytes]) -> _Read:
+    name, known = lower(line[0])
+    stripped = line[1].strip(b" \t")
+    value = stripped.decode("latin-1")
+    found = (name, value), (known, stripped), value.isascii(), name in _FRAMING
+    if name in _REPEATED and len(value) <= _LONGEST:
+        if len(_known) >= _MOST:  # peers choose the values
+            _known.clear()
+        _known[line] = found
+    return found
+
 
 @dataclass(slots=True)
 class ResponseHead:
@@ -189,14 +208,13 @@ class ResponseReader:
         codings = []
         closing = version == "1.0"
         headers, raw, plain = [], [], True
-        for raw_name, raw_value in lines:
-            name, known = lower(raw_name)
-            stripped = raw_value.strip(b" \t")
-            value = stripped.decode("latin-1")
-            headers.append((name, value))
-            raw.append((known, stripped))
-            plain = plain and value.isascii()
-            if name in _FRAMING:
+        for line in lines:
+            header, kept, ascii_only, framing = _known.get(line) or _read(line)
+            headers.append(header)
+            raw.append(kept)
+            plain = plain and ascii_only
+            if framing:
+                name, value = header
                 if name == "transfer-encoding":
                     codings.append(value.lower())
                 elif name == "content-length":
