@@ -397,6 +397,17 @@ def test_a_server_drains_in_two_steps_and_never_takes_a_promise_back() -> None:
     assert last.payload[:4] == number(3)
 
 
+def test_a_client_need_not_answer_for_a_server_to_have_drained() -> None:
+    server = Server()
+    server.feed(CLIENT_HELLO + OPEN)
+    server.drain()
+    server.take()
+    server.drained()
+    server.drained()
+    (goaway,) = frames_of(server.take())
+    assert (goaway.kind, goaway.payload[:4]) == (GOAWAY, number(1)) and server.draining and server.streams
+
+
 def test_a_client_opens_as_many_as_the_server_allows() -> None:
     client = Client()
     assert client.limit == 100

@@ -31,6 +31,8 @@ MAX_CONNECTIONS = 10_000
 PREFACE_TIMEOUT = 60.0
 # Seconds that RPCs have to end once the identity of their connection's peer has.
 EXPIRY_GRACE = 10.0
+# Seconds that a client has to answer the PING of ``drain``, as in gRPC core's chttp2.
+DRAIN_TIMEOUT = 20.0
 # Seconds in which a peer that does not read must read something.
 STALL_TIMEOUT = 300.0
 # Bytes that wait for the socket before handlers do.
@@ -147,6 +149,8 @@ class MeshConnection(asyncio.Protocol):
     def drain(self) -> None:
         """No new calls; those on their way and under way are served, then it ends."""
         self.wire.drain()
+        if "drain" not in self._timers:
+            self._after("drain", DRAIN_TIMEOUT, self.wire.drained)
         self.flush_soon()
 
     def close(self) -> None:

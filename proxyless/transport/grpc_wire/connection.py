@@ -324,7 +324,7 @@ class Connection(Sending):
         if number or len(payload) != 8:
             raise ConnectionFault(Code.PROTOCOL_ERROR if number else Code.FRAME_SIZE_ERROR, "a bad PING")
         if flags & ACK and payload == DRAINING and self._draining_soon:
-            self._drained()
+            self.drained()
         elif flags & ACK:
             self.on_pong(payload)
         else:

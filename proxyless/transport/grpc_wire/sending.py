@@ -96,12 +96,19 @@ class Sending:
 
     def drain(self) -> None:
         """A server wants no new streams. Those on their way are still taken, until the peer has answered a PING that
-        says it knows (section 6.8); those that came go on.
+        says it knows (section 6.8), or ``drained``; those that came go on.
         """
         if not self.draining and not self.over and not self._draining_soon:
             self._draining_soon = True
             self._frame(GOAWAY, 0, 0, LARGEST.to_bytes(4) + bytes(4))
             self._frame(PING, 0, 0, DRAINING)
+
+    def drained(self) -> None:
+        """The peer knows of ``drain``, or has had its time to answer."""
+        if not self.draining:
+            self.draining = True
+            self._going_away(Code.NO_ERROR)
+            self.on_change()
 
     def close(self, code: int = Code.NO_ERROR, why: str = "the connection was closed") -> None:
         """All is over, also what is under way; the peer is told."""
@@ -204,12 +211,6 @@ class Sending:
         if not stream.gone:
             self._forget(stream)
             stream.on_end(code, why, unprocessed=unprocessed)
-
-    def _drained(self) -> None:
-        if not self.draining:
-            self.draining = True
-            self._going_away(Code.NO_ERROR)
-            self.on_change()
 
     def _going_away(self, code: int) -> None:
         self._told_last = min(self._told_last, self._last)  # never more than before
