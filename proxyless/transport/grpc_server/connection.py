@@ -79,6 +79,10 @@ class _Wire(wire.Connection):
     def on_request(self) -> Call:
         return self._owner.begin()
 
+    def on_pong(self, payload: bytes) -> None:
+        if payload == _PING:
+            self._owner.answered()
+
     def on_change(self) -> None:
         if self.draining or not self.streams:
             self._owner.changed()
@@ -194,9 +198,15 @@ class MeshConnection(asyncio.Protocol):
             return
         self.wire.ping(_PING)
         self.flush_soon()
-        self._after("keepalive", options.keepalive_timeout, self._answered)
+        self._after("keepalive", options.keepalive_timeout, self._unanswered)
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """Our ping."""
+        if (time := self.core.options.keepalive) is not None:
+            self._after("keepalive", time, self._keep_alive)
+
+    def _unanswered(self) -> None:
+        """Any byte is an answer."""
         options = self.core.options
         assert options.keepalive is not None
         if self.loop.time() - self._heard >= options.keepalive_timeout:
