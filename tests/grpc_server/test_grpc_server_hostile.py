@@ -232,6 +232,38 @@ def test_who_does_not_read_fills_nothing(runtime: GrpcTestRuntime) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("how", ["drain", "close"])
+def test_who_does_not_read_the_end_is_let_go(
+    runtime: GrpcTestRuntime, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(connections, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(connections, "DRAIN_TIMEOUT", 0.2)
+
+    class Large(Echo):
+        async def call(self, request: bytes, context: Any) -> bytes:
+            return bytes(64 * 1024 * 1024)  # more than the kernel takes
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), served(runtime, Large()) as (port, server), peer(port) as client:
+            client.writer.write(client.h2.data_to_send())
+            while not server._core.connections:
+                await asyncio.sleep(0.01)
+            (connection,) = server._core.connections
+            # Never paused: what is left may be too little for that.
+            connection.transport.set_write_buffer_limits(2**30)
+            client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+            client.h2.increment_flow_control_window(2**30)
+            client.ask(HEAD)
+            client.writer.write(client.h2.data_to_send())
+            while not connection.transport.get_write_buffer_size():
+                await asyncio.sleep(0.01)
+            getattr(connection, how)()
+            while server._core.connections:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
 def test_a_server_that_drains_lets_its_streams_end(runtime: GrpcTestRuntime) -> None:
     async def main() -> None:
         echo = Echo()

@@ -243,6 +243,8 @@ class MeshConnection(asyncio.Protocol):
             self.transport.write(wire.take())
         if wire.over or (wire.draining and not wire.streams):
             self.transport.close()
+            # The last bytes too are only kept for who reads; gone with the connection.
+            self._after("closing", STALL_TIMEOUT, self._stalled)
 
     @property
     def crowded(self) -> bool:
