@@ -1,9 +1,9 @@
 """Between gRPC's metadata and the engine's header lines. Values of ``-bin`` keys are base64 there, as on the wire."""
 
-import base64
-import binascii
 from collections.abc import Iterable
 from typing import Any
+
+from proxyless.transport.grpc_wire import binary
 
 Lines = list[tuple[str, str]]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -21,7 +21,7 @@ def lines(metadata: Any) -> Lines:
     found: Lines = []
     for key, value in metadata or ():
         if isinstance(value, bytes):
-            text = base64.b64encode(value).decode().rstrip("=") if key.endswith("-bin") else value.decode("latin-1")
+            text = binary.encoded(value).decode() if key.endswith(binary.SUFFIX) else value.decode("latin-1")
         else:
             text = value
         found.append((key.lower(), text))
@@ -35,18 +35,9 @@ def metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
         name = line[0]
         if name in TRANSPORTS or name.startswith(":"):
             continue
-        if name.endswith("-bin"):
-            found += [(name, value) for value in _binary(line[1])]
+        if name.endswith(binary.SUFFIX):
+            # What is not base64 cannot be shown.
+            found += [(name, value) for value in binary.decoded(line[1].encode()) if value is not None]
         else:
             found.append(line)
     return tuple(found)
-
-
-def _binary(text: str) -> Iterable[bytes]:
-    # A comma joins several values (gRPC over HTTP/2, "Custom-Metadata"); what is not base64 cannot be sent.
-    for part in text.split(","):
-        raw = part.strip().rstrip("=")
-        try:
-            yield base64.b64decode(raw + "=" * (-len(raw) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            continue

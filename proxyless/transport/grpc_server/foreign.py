@@ -5,7 +5,6 @@ A unary request is parsed after the RPC was judged, so nothing of a refused call
 
 from __future__ import annotations
 
-import base64
 import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
@@ -23,6 +22,7 @@ from proxyless.transport.grpc_server.context import Known, error_name
 from proxyless.transport.grpc_server.metadata import Metadatum
 from proxyless.transport.grpc_server.request_head import CONTEXT, LONGEST_TIMEOUT
 from proxyless.transport.grpc_server.rpc import INTERNAL, UNKNOWN, UNREADABLE, Rpc, number
+from proxyless.transport.grpc_wire import binary
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.forwarded import XFCC, believable
 from proxyless.transport.inbound.runtime import InboundRuntime
@@ -243,7 +243,7 @@ def _read(received: Metadata) -> tuple[list[Metadatum], list[tuple[str, str]]]:
             continue
         # grpc-timeout is gRPC's own: what it says is in the context.
         if name not in ("content-type", "grpc-timeout"):
-            judged.append((name, value if isinstance(value, str) else base64.b64encode(value).decode("ascii")))
+            judged.append((name, value if isinstance(value, str) else binary.encoded(value).decode()))
         if name not in CONTEXT:
             kept.append(Metadatum(key, value))
     return kept, judged

@@ -1,13 +1,13 @@
-"""gRPC's metadata as lines of a header block, and back (PROTOCOL-HTTP2.md, "Custom-Metadata" and "Status-Message")."""
+"""gRPC's metadata as lines of a header block (PROTOCOL-HTTP2.md, "Custom-Metadata" and "Status-Message")."""
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from proxyless.transport.grpc_wire import binary
 from proxyless.transport.grpc_wire.header_blocks import Line
 
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
@@ -32,27 +32,15 @@ def encoded(metadata: Iterable[Any]) -> list[Line]:
     for key, value in metadata:
         if not _KEY.match(key) or key in _OURS:
             raise ValueError(f"metadata was invalid: {key!r} is no key that a servicer may send")
-        if key.endswith("-bin"):
+        if key.endswith(binary.SUFFIX):
             raw = value if isinstance(value, bytes) else value.encode()
-            found.append((key.encode(), binascii.b2a_base64(raw, newline=False).rstrip(b"=")))
+            found.append((key.encode(), binary.encoded(raw)))
             continue
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not _TEXT.match(text):
             raise ValueError(f"metadata was invalid: the value of {key!r} is not printable ASCII")
         found.append((key.encode(), text.encode()))
     return found
-
-
-def decoded(value: bytes) -> tuple[bytes, ...] | None:
-    """The values of a line whose key ends in ``-bin``, which commas join; None for what is not base64."""
-    found = []
-    for part in value.split(b","):
-        raw = part.strip().rstrip(b"=")
-        try:
-            found.append(binascii.a2b_base64(raw + b"=" * (-len(raw) % 4), strict_mode=True))
-        except binascii.Error:
-            return None
-    return tuple(found)
 
 
 def message_line(details: str) -> Line:

@@ -9,7 +9,8 @@ import re
 
 from proxyless.telemetry.telemetry import READ_HEADERS
 from proxyless.telemetry.trace_context import TRACE_HEADERS
-from proxyless.transport.grpc_server.metadata import Metadatum, decoded
+from proxyless.transport.grpc_server.metadata import Metadatum
+from proxyless.transport.grpc_wire import binary
 from proxyless.transport.grpc_wire.header_blocks import Line, Lines
 from proxyless.transport.grpc_wire.messages import ENCODINGS
 from proxyless.transport.inbound.connection import Connection
@@ -70,10 +71,10 @@ class _Known:
         self.shown: tuple[Metadatum, ...] = ()
         self.undecodable = False
         if not (pseudo or raw in _HIDDEN or name in _UNSHOWN):
-            if name.endswith("-bin"):
-                values = decoded(value)
-                self.undecodable = values is None
-                self.shown = tuple(Metadatum(name, one) for one in values or ())
+            if name.endswith(binary.SUFFIX):
+                values = binary.decoded(value)
+                self.undecodable = None in values
+                self.shown = tuple(Metadatum(name, one) for one in values if one is not None)
             else:
                 self.shown = (Metadatum(name, text),)
         special = self.once or self.malformed or self.certificate or self.read or self.undecodable
