@@ -1,7 +1,7 @@
 """What a server's header lists mean (PROTOCOL-HTTP2.md, "Responses"; http-grpc-status-mapping.md)."""
 
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -28,6 +28,26 @@ _RESET: dict[int, grpc.StatusCode] = {
     Code.INADEQUATE_SECURITY: grpc.StatusCode.PERMISSION_DENIED,
 }
 NO_STATUS = Status(grpc.StatusCode.UNKNOWN, "No status received")
+# Lists that are remembered, and bytes of one: a server chooses them.
+_MOST_KEPT, _LONGEST_KEPT = 256, 1024
+_Meaning = TypeVar("_Meaning")
+
+
+def _remembered(meaning: Callable[[Lines], _Meaning]) -> Callable[[Lines], _Meaning]:
+    """Most answers begin and end as others did. The size of a list is asked for only where it is new."""
+    kept: dict[Lines, _Meaning] = {}
+
+    def found(lines: Lines) -> _Meaning:
+        if (known := kept.get(lines)) is not None:
+            return known
+        made = meaning(lines)
+        if sum([len(name) + len(value) for name, value in lines]) <= _LONGEST_KEPT:
+            if len(kept) >= _MOST_KEPT:
+                kept.clear()
+            kept[lines] = made
+        return made
+
+    return found
 
 
 class Head(NamedTuple):
@@ -42,7 +62,7 @@ class Head(NamedTuple):
     initial: Metadata
 
 
-@lru_cache(maxsize=256)
+@_remembered
 def head(lines: Lines) -> Head:
     http, content, encoding, status = b"", b"", "identity", False
     for name, value in lines:
@@ -64,7 +84,7 @@ def head(lines: Lines) -> Head:
     return Head(problem, encoding, found, metadata(found))
 
 
-@lru_cache(maxsize=256)
+@_remembered
 def status_of(lines: Lines) -> Status:
     """Of trailers, or of a response that is nothing else."""
     number, message, http, content = None, "", b"200", b""
