@@ -2,85 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from grpc_support import SERVICE, Echo, GrpcTestRuntime, plaintext, started
-from test_grpc_server_hostile import CODE, HEAD, PATIENCE, changed
+from test_grpc_server_hostile import CODE, PATIENCE, changed
+from wire_client import Call, Client, client, until
 
 from proxyless.transport.grpc_server import connection as connections
 from proxyless.transport.grpc_server.connection import MeshConnection
 from proxyless.transport.grpc_server.server import MeshGrpcServer
-from proxyless.transport.grpc_wire.connection import Connection
 from proxyless.transport.grpc_wire.errors import Code
-from proxyless.transport.grpc_wire.header_blocks import Lines, encode
-from proxyless.transport.grpc_wire.messages import frame
-from proxyless.transport.grpc_wire.stream import Stream
 
 WAIT = changed(":path", f"/{SERVICE}/Wait")
-
-
-class Call(Stream):
-    __slots__ = ("code", "found", "over")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, str] = {}
-        self.code: int | None = None
-        self.over = asyncio.Event()
-
-    def on_head(self, lines: Lines, end: bool) -> None:
-        self.found |= {name.decode(): value.decode() for name, value in lines}
-        if end:
-            self.over.set()
-
-    def on_end(self, code: int, why: str, *, unprocessed: bool) -> None:
-        self.code = code
-        self.over.set()
-
-
-class Client(Connection):
-    """answers: the acknowledgements of pings leave. drained: the server said that it takes nothing more."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
-        super().__init__(asyncio.get_running_loop().time, client=True)
-        self._answers = answers
-        self._pinging = 0
-        self._reader, self._writer = reader, writer
-        self.ended = asyncio.create_task(self._read())
-        self.pings = 0
-
-    def ask(self, head: list[tuple[str, str]] = HEAD) -> Call:
-        call = Call()
-        self.open(call, encode([(name.encode(), value.encode()) for name, value in head]))
-        self.data(call, frame(b"hi"), end=True)
-        self._writer.write(self.take())
-        return call
-
-    def _got_ping(self, flags: int, number: int, payload: bytes) -> None:
-        self.pings += 1
-        if self._answers:
-            super()._got_ping(flags, number, payload)
-
-    async def _read(self) -> None:
-        self._writer.write(self.take())
-        with contextlib.suppress(ConnectionError):
-            while data := await self._reader.read(65_536):
-                self.feed(data)
-                self._writer.write(self.take())
-        self.lost("closed")
-
-
-@contextlib.asynccontextmanager
-async def client(port: int, *, answers: bool = True) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    made = Client(reader, writer, answers=answers)
-    try:
-        yield made
-    finally:
-        writer.close()
-        await made.ended
 
 
 @contextlib.asynccontextmanager
@@ -108,12 +43,6 @@ async def limited(
         yield port, server
     finally:
         await server.stop(None)
-
-
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def ended(one: Client) -> None:

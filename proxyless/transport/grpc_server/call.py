@@ -35,7 +35,7 @@ from proxyless.transport.grpc_server.rpc import (
 from proxyless.transport.grpc_wire.connection import STREAM_WINDOW
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Line, Lines, encode
-from proxyless.transport.grpc_wire.messages import BadMessage, Messages, frame
+from proxyless.transport.grpc_wire.messages import BadMessage, Messages, Packed, frame
 from proxyless.transport.grpc_wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Call(Stream):
         self.path = path = head.path
         self._accepts = head.accepts
         self.encoding = core.options.encoding
-        self._messages = Messages(core.options.most_received)
+        self._messages = Messages(core.options.most_received, later=True)
         self._messages.encoding = head.encoding
         methods = core.methods
         self.method = method = methods.find(path)
@@ -155,26 +155,27 @@ class Call(Stream):
             return
         try:
             found = self._messages.feed(data)
+            if found and self.task is None:
+                # The one message of a request that is not a stream; grpcio reads no second one either.
+                message = found[0]
+                self._take(message if message.__class__ is not Packed else self._messages.unpacked(message))
+                found = []
         except BadMessage as error:
-            # Too large: grpcio says at which end.
-            self._stop(error.status, f"SERVER: {error}" if error.status == RESOURCE_EXHAUSTED else str(error))
+            self._stop_for(error)
             return
-        if not found:
-            self._owed += credit  # a part of a message: the rest must be let in
-        else:
+        if found:
+            self._queue += found
+            self._wake()
+        if self._queue:
             self._held += credit
-            if self.task is None:
-                self._take(found[0])
-            else:
-                self._queue += found
-                self._wake()
+        else:
+            self._owed += credit  # a part of a message that is next: the rest must be let in
         if end:
             self._input_over()
         elif self._owed >= _CREDIT:
             self._give_back()
 
     def _take(self, message: bytes) -> None:
-        """The one message of a request that is not a stream; grpcio reads no second one either."""
         method = self.method
         assert method is not None and self.rpc is not None
         self.request = message
@@ -220,6 +221,10 @@ class Call(Stream):
         else:
             self._never_ran()
         self.connection.flush_soon()
+
+    def _stop_for(self, error: BadMessage) -> None:
+        # Too large: grpcio says at which end.
+        self._stop(error.status, f"SERVER: {error}" if error.status == RESOURCE_EXHAUSTED else str(error))
 
     def cancel(self, status: int = CANCELLED, details: str = "Cancelled") -> None:
         """By the servicer, or as the server ends."""
@@ -295,13 +300,20 @@ class Call(Stream):
                 self._reader = None
         message = queue.popleft()
         assert self.rpc is not None
-        self.rpc.received += len(message)
         share = min(self._held, len(message) + 5)
         self._held -= share
         self._owed += share
         if self._owed >= _CREDIT:
             self._give_back()
             self.connection.flush_soon()
+        if message.__class__ is Packed:
+            try:
+                message = self._messages.unpacked(message)
+            except BadMessage as error:
+                self._stop_for(error)
+                await asyncio.sleep(0)  # who asks is mostly the handler, which is cancelled
+                self.check()
+        self.rpc.received += len(message)
         return message
 
     async def one(self) -> None:

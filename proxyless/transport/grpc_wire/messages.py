@@ -31,17 +31,25 @@ def frame(message: bytes, encoding: str = "identity") -> bytes:
     return _PREFIX.pack(1, len(packed)) + packed
 
 
+class Packed(bytes):
+    """A message as it was sent, for ``Messages.unpacked``."""
+
+    __slots__ = ()
+
+
 class Messages:
     """``feed`` data, and have the messages in their order.
 
     most: bytes of one message, as sent and as decompressed; None for no limit. encoding: of ``grpc-encoding``.
+    later: compressed ones come ``Packed``, so that what waits to be read is no larger than what was sent.
     """
 
-    __slots__ = ("_buffer", "_most", "encoding")
+    __slots__ = ("_buffer", "_later", "_most", "encoding")
 
-    def __init__(self, most: int | None = MAX_MESSAGE) -> None:
+    def __init__(self, most: int | None = MAX_MESSAGE, *, later: bool = False) -> None:
         self._buffer = bytearray()
         self._most = most
+        self._later = later
         self.encoding = "identity"
 
     @property
@@ -87,9 +95,10 @@ class Messages:
             raise BadMessage(13, f"a message with the flags {flag}, which do not exist")
         if self.encoding == "identity":
             raise BadMessage(13, "a compressed message in a stream that names no compression")
-        return self._decompressed(data)
+        return Packed(data) if self._later else self.unpacked(data)
 
-    def _decompressed(self, data: bytes) -> bytes:
+    def unpacked(self, data: bytes) -> bytes:
+        """Raises BadMessage."""
         window = _WINDOWS.get(self.encoding)
         if window is None:
             raise BadMessage(12, "a message is compressed in a way that is not supported")
