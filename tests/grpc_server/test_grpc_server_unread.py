@@ -7,13 +7,19 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_support import SERVICE, GrpcTestRuntime
+from grpc_support import SERVICE, GrpcTestRuntime, plaintext
 from test_grpc_server_hostile import CODE, PATIENCE, changed
-from wire_client import Client, client
+from wire_client import Client, client, until
 
 from proxyless.transport.grpc_server.server import MeshGrpcServer
 from proxyless.transport.grpc_wire.messages import MAX_MESSAGE, frame
-from proxyless.transport.grpc_wire.settings import MAX_FRAME, STREAM_WINDOW
+from proxyless.transport.grpc_wire.settings import (
+    CONNECTION_WINDOW,
+    MAX_FRAME,
+    MOST_UNREAD,
+    NARROW_WINDOW,
+    STREAM_WINDOW,
+)
 
 READ, UNREAD = changed(":path", f"/{SERVICE}/Read"), changed(":path", f"/{SERVICE}/Unread")
 GZIP = ("grpc-encoding", "gzip")
@@ -49,6 +55,7 @@ async def reading(runtime: GrpcTestRuntime) -> AsyncIterator[tuple[Reader, Clien
     await server.start()
     try:
         async with asyncio.timeout(PATIENCE), client(port) as one:
+            one.port = port
             yield reader, one, server
     finally:
         await server.stop(None)
@@ -94,5 +101,58 @@ def test_what_waits_stays_compressed(runtime: GrpcTestRuntime) -> None:
             reader.release.set()
             await call.over.wait()
             assert call.found[CODE] == "8" and reader.sizes == [MAX_MESSAGE] * count
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["read", "reset"])
+def test_what_a_connection_holds_is_bounded(runtime: GrpcTestRuntime, how: str) -> None:
+    async def main() -> None:
+        async with reading(runtime) as (reader, one, server):
+            body = frame(bytes(60_000)) * 34
+            calls = [one.ask(UNREAD, body, end=False) for _ in range(64)]
+            sent = len(calls) * len(body) - await one.stuck()
+            assert MOST_UNREAD < sent <= MOST_UNREAD + CONNECTION_WINDOW + len(calls) * (NARROW_WINDOW + MAX_FRAME)
+            # What is read goes on all the same.
+            other = one.ask(READ, frame(bytes(MAX_MESSAGE)) * 4)
+            await other.over.wait()
+            assert other.found[CODE] == "0" and reader.sizes == [MAX_MESSAGE] * 4
+            if how == "read":
+                reader.release.set()
+                for call in calls:
+                    one.data(call, b"", end=True)
+                assert await one.stuck() == 0
+                for call in calls:
+                    await call.over.wait()
+                    assert call.found[CODE] == "0"
+                assert reader.sizes[4:] == [60_000] * 34 * len(calls)
+            else:
+                for call in calls:
+                    one.reset(call)
+                await one.stuck()
+            (connection,) = server._core.connections
+            await until(lambda: connection.wire._window == STREAM_WINDOW and not connection.wire._unread)
+
+    asyncio.run(main())
+
+
+def test_grpcio_gets_on_with_narrow_windows(runtime: GrpcTestRuntime) -> None:
+    async def main() -> None:
+        async with reading(runtime) as (reader, one, server), plaintext(one.port) as channel:
+
+            async def requests(count: int, size: int) -> AsyncIterator[bytes]:
+                for _ in range(count):
+                    yield bytes(size)
+
+            async def call(name: str, count: int, size: int) -> None:
+                await channel.stream_unary(f"/{SERVICE}/{name}")(requests(count, size))
+
+            calls = [asyncio.create_task(call("Unread", 34, 60_000)) for _ in range(32)]
+            await until(lambda: any(made.wire._window == NARROW_WINDOW for made in server._core.connections))
+            await call("Read", 4, MAX_MESSAGE)
+            assert reader.sizes == [MAX_MESSAGE] * 4
+            reader.release.set()
+            await asyncio.gather(*calls)
+            assert reader.sizes[4:] == [60_000] * 34 * len(calls)
 
     asyncio.run(main())

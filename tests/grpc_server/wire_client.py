@@ -40,7 +40,7 @@ class Client(Connection):
         self._answers = answers
         self._reader, self._writer = reader, writer
         self.ended = asyncio.create_task(self._read())
-        self.pings = 0
+        self.pings = self.port = 0
         self._pongs = 0
 
     def ask(self, head: list[tuple[str, str]] = HEAD, body: bytes = frame(b"hi"), *, end: bool = True) -> Call:

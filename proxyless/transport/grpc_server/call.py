@@ -32,7 +32,6 @@ from proxyless.transport.grpc_server.rpc import (
     Rpc,
     number,
 )
-from proxyless.transport.grpc_wire.connection import STREAM_WINDOW
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Line, Lines, encode
 from proxyless.transport.grpc_wire.messages import BadMessage, Messages, Packed, frame
@@ -50,8 +49,8 @@ _TYPE: Line = (b"content-type", b"application/grpc")
 _ACCEPTS: Line = (b"grpc-accept-encoding", b"identity, deflate, gzip")
 _HEAD = encode([_STATUS, _TYPE, _ACCEPTS])
 _WELL = encode([(b"grpc-status", b"0")])
-# Bytes of a stream's window that are given back together.
-_CREDIT = STREAM_WINDOW // 4
+# The connection is told of what waits in steps of so many bytes: small messages are many.
+_STEP = 16 * 1024
 
 
 class Call(Stream):
@@ -62,7 +61,8 @@ class Call(Stream):
     """
 
     __slots__ = (
-        *("_accepts", "_begun", "_deadline", "_ended", "_held", "_messages", "_owed", "_queue", "_reader", "_room"),
+        *("_accepts", "_begun", "_deadline", "_ended", "_held", "_let_in", "_messages", "_owed", "_queue"),
+        *("_reader", "_room", "_told"),
         *("aborted", "callbacks", "code", "connection", "counted", "deadline", "details", "encoding", "finished"),
         *("flat", "head_sent", "left", "method", "path", "request", "rpc", "running", "status", "task", "trailing"),
     )
@@ -73,7 +73,9 @@ class Call(Stream):
         self._begun = self._ended = self.flat = False
         self.finished = self.left = self.head_sent = self.running = self.counted = False
         self._queue: deque[bytes] = deque()
-        self._held = self._owed = 0
+        # Bytes of what arrived: that wait to be read; of them, those the connection knows of; to be given back; of the
+        # next message, that never waited.
+        self._held = self._told = self._owed = self._let_in = 0
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -153,6 +155,9 @@ class Call(Stream):
             if not end:
                 connection.wire.consumed(self, credit)
             return
+        queue = self._queue
+        if not queue:
+            self._let_in = self._messages.partial
         try:
             found = self._messages.feed(data)
             if found and self.task is None:
@@ -164,16 +169,18 @@ class Call(Stream):
             self._stop_for(error)
             return
         if found:
-            self._queue += found
+            queue += found
             self._wake()
-        if self._queue:
+        if queue:
             self._held += credit
+            if self._held - self._told >= _STEP:
+                self._tell()
         else:
             self._owed += credit  # a part of a message that is next: the rest must be let in
         if end:
             self._input_over()
-        elif self._owed >= _CREDIT:
-            self._give_back()
+        elif self._owed >= connection.wire.piece:
+            self.give_back()
 
     def _take(self, message: bytes) -> None:
         method = self.method
@@ -290,8 +297,10 @@ class Call(Stream):
                 self.check()
             self._owed += self._held
             self._held = 0
-            if self._owed >= _CREDIT or self._messages.partial:
-                self._give_back()
+            if self._told:
+                self._tell()
+            if self._owed >= self.connection.wire.piece or self._messages.partial:
+                self.give_back()
                 self.connection.flush_soon()
             self._reader = self.connection.loop.create_future()
             try:
@@ -300,11 +309,14 @@ class Call(Stream):
                 self._reader = None
         message = queue.popleft()
         assert self.rpc is not None
-        share = min(self._held, len(message) + 5)
+        share = min(self._held, len(message) + 5 - self._let_in)
+        self._let_in = 0
         self._held -= share
         self._owed += share
-        if self._owed >= _CREDIT:
-            self._give_back()
+        if self._told - self._held >= _STEP:
+            self._tell()
+        if self._owed >= self.connection.wire.piece:
+            self.give_back()
             self.connection.flush_soon()
         if message.__class__ is Packed:
             try:
@@ -322,7 +334,12 @@ class Call(Stream):
         if self.request is None:
             self.finish(UNIMPLEMENTED, f'"{self.path}" requires exactly one request message.')
 
-    def _give_back(self) -> None:
+    def _tell(self) -> None:
+        change, self._told = self._held - self._told, self._held
+        if self.connection.wire.unread(change):
+            self.connection.flush_soon()
+
+    def give_back(self) -> None:
         credit, self._owed = self._owed, 0
         self.connection.wire.consumed(self, credit)
 
@@ -456,6 +473,11 @@ class Call(Stream):
 
     def settle(self, error: str = "") -> None:
         """All is over: tell who counts. error: the servicer's exception, by name."""
+        if self._held:
+            self._queue.clear()
+            self._held = 0
+        if self._told:
+            self._tell()
         core = self.connection.core
         core.calls.discard(self)
         if self.counted:

@@ -79,6 +79,10 @@ class _Wire(wire.Connection):
     def on_request(self) -> Call:
         return self._owner.begin()
 
+    def on_narrow(self) -> None:
+        for call in self.streams.values():
+            cast(Call, call).give_back()
+
     def on_pong(self, payload: bytes) -> None:
         if payload == _PING:
             self._owner.answered()

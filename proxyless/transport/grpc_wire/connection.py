@@ -32,7 +32,8 @@ from proxyless.transport.grpc_wire.frames import (
     unpadded,
 )
 from proxyless.transport.grpc_wire.header_blocks import Decoder, Lines
-from proxyless.transport.grpc_wire.sending import DRAINING, Sending
+from proxyless.transport.grpc_wire.receiving import PIECE, Receiving
+from proxyless.transport.grpc_wire.sending import DRAINING
 from proxyless.transport.grpc_wire.settings import (
     CONNECTION_WINDOW,
     MAX_FRAME,
@@ -55,7 +56,7 @@ _PREMATURE_COST, _PREMATURE = 4.0, 1.0
 _TOO_LARGE_COST = 20.0
 
 
-class Connection(Sending):
+class Connection(Receiving):
     """clock: seconds. client: which end we are. most_streams: that the peer may have open at once; for a server only.
     most_head: bytes of a header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts.
 
@@ -78,8 +79,6 @@ class Connection(Sending):
         self._decoder = Decoder(most_head)
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and bytes of a head that goes on
         self._block_frames = 0
-        self._receivable = CONNECTION_WINDOW
-        self._unreturned = 0
         self.limit = 100
         self.settled = False
         self.goaway: int | None = None
@@ -94,13 +93,6 @@ class Connection(Sending):
 
     def on_pong(self, payload: bytes) -> None:
         """The answer to ``ping``."""
-
-    def consumed(self, stream: Stream, credit: int) -> None:
-        """The application has taken this much: the peer may send it again."""
-        if stream.gone or stream.received or self.over or not credit:
-            return
-        stream.receivable += credit
-        self._frame(WINDOW_UPDATE, 0, stream.id, credit.to_bytes(4))
 
     # ---- what arrives
 
@@ -179,12 +171,9 @@ class Connection(Sending):
         self._receivable -= size
         if self._receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        # Returned as it arrives: a stream that nobody reads must not stop the others.
         self._unreturned += size
-        if self._unreturned >= CONNECTION_WINDOW // 4:
-            self._frame(WINDOW_UPDATE, 0, 0, self._unreturned.to_bytes(4))
-            self._receivable += self._unreturned
-            self._unreturned = 0
+        if self._unreturned >= PIECE:
+            self._give_back()
         stream = self.streams.get(number)
         if stream is None:
             # Data on its way to a stream that we have reset may be many frames.
@@ -296,6 +285,7 @@ class Connection(Sending):
         if number or (payload and flags & ACK):
             raise ConnectionFault(Code.PROTOCOL_ERROR if number else Code.FRAME_SIZE_ERROR, "bad SETTINGS")
         if flags & ACK:
+            self._acknowledged()
             return
         their = said(payload, client=self._client)
         if their.frame is not None:

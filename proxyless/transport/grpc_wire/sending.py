@@ -32,6 +32,7 @@ class Sending:
         self._out = bytearray()
         self._table_said = self._draining_soon = False
         self._sendable = self._peer_window = FIRST_WINDOW
+        self._window = STREAM_WINDOW  # what a stream of ours begins with, as far as the peer knows
         self._peer_frame = FIRST_FRAME_SIZE
         self._blocked: dict[Stream, None] = {}  # streams that have a window, but the connection has none
         self._next = 1
@@ -195,7 +196,7 @@ class Sending:
 
     def _adopt(self, stream: Stream, number: int) -> None:
         stream.id = number
-        stream.sendable, stream.receivable = self._peer_window, STREAM_WINDOW
+        stream.sendable, stream.receivable = self._peer_window, self._window
         self.streams[number] = stream
 
     def _forget(self, stream: Stream) -> None:

@@ -9,6 +9,9 @@ from proxyless.transport.grpc_wire.frames import FIRST_FRAME_SIZE, LARGEST
 # What we announce. A window of a stream bounds what one message may take of memory before somebody reads it.
 STREAM_WINDOW = 1024 * 1024
 CONNECTION_WINDOW = 16 * 1024 * 1024
+# Bytes that may wait for the application on one connection before its streams get the narrow window.
+MOST_UNREAD = 16 * 1024 * 1024
+NARROW_WINDOW = 64 * 1024
 MAX_FRAME = 64 * 1024
 MAX_HEAD = 64 * 1024
 _ENABLE_PUSH, _MAX_CONCURRENT, _INITIAL_WINDOW, _MAX_FRAME, _MAX_LIST = range(2, 7)
@@ -28,6 +31,11 @@ def announced(client: bool, most_streams: int, most_head: int) -> bytes:
     entries = [(_INITIAL_WINDOW, STREAM_WINDOW), (_MAX_FRAME, MAX_FRAME), (_MAX_LIST, most_head)]
     entries.append((_ENABLE_PUSH, 0) if client else (_MAX_CONCURRENT, most_streams))
     return b"".join(_ENTRY.pack(*one) for one in entries)
+
+
+def window(size: int) -> bytes:
+    """A change of streams' windows."""
+    return _ENTRY.pack(_INITIAL_WINDOW, size)
 
 
 def said(payload: bytes, *, client: bool) -> Said:
