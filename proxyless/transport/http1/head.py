@@ -14,8 +14,10 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # What a head is made of: everything but control characters, of which a tab is allowed, and line ends are ours.
 _TEXT = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 and byte != 0x7F))
 
-# Names and methods that were looked at, and are tokens; applications choose them, so what is remembered is bounded.
+# Methods, and names of headers that are sent as they are: looked at, and tokens. Applications choose them, so what is
+# remembered is bounded.
 _tokens: set[str] = set()
+_sendable: set[str] = set()
 _MOST, _LONGEST = 1024, 64
 
 # Facts about this connection, not about the request (RFC 9110 section 7.6.1), and what we say ourselves.
@@ -35,22 +37,23 @@ def serialise(
     Header names must be lower case. Raises LocalProtocolError, naming the part, for what is not exactly one head.
     """
     lines = [f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n"]
-    keep_alive = True
-    own: frozenset[str] | set[str] = _OURS
-    upgrade = ""
-    for name, value in headers:
-        if name == "connection" and value != "keep-alive":
-            options = {option.strip().lower() for option in value.split(",")}
-            if "close" in options:
-                keep_alive = False
-            if "upgrade" in options:
-                upgrade = _offered(headers)
-            own = own | options
     valid = _is_token(method) and _is_target(method, path)
+    options: set[str] = set()
     for name, value in headers:
-        if name not in own:
-            valid = valid and (name in _tokens or _is_token(name))
+        if name in _sendable:
             lines.append(f"{name}: {value}\r\n")
+        elif name not in _OURS:
+            valid = valid and _is_token(name)
+            if valid and len(_sendable) < _MOST and len(name) <= _LONGEST:
+                _sendable.add(name)
+            lines.append(f"{name}: {value}\r\n")
+        elif name == "connection" and value != "keep-alive":
+            options |= {option.strip().lower() for option in value.split(",")}
+    keep_alive = "close" not in options
+    upgrade = _offered(headers) if "upgrade" in options else ""
+    if options:  # what they name is for this connection only
+        own = _OURS | options
+        lines[1:] = [f"{name}: {value}\r\n" for name, value in headers if name not in own]
     expected = len(lines) + 2  # request line and host are one element; the blank line
     if framing.header:
         lines.append(framing.header)
