@@ -23,16 +23,16 @@ class Arrival:
         self._callback: Callable[[Arrival], object] | None = None
         self._context: Context | None = None
         self._came: bool | None = None
-        self._cancelled = False
+        self._cancelled: tuple[object, ...] | None = None  # with what it was cancelled
 
     def __await__(self) -> Generator["Arrival", None, bool]:
-        if self._came is None:
+        if self._came is None and self._cancelled is None:
             self._asyncio_future_blocking = True
             yield self
         return self.result()
 
     def done(self) -> bool:
-        return self._came is not None or self._cancelled
+        return self._came is not None or self._cancelled is not None
 
     def now(self) -> None:
         """It came. For callbacks of the loop: a task that calls this cannot be left for the other one."""
@@ -64,14 +64,19 @@ class Arrival:
         self._callback, self._context = callback, context
 
     def cancel(self, msg: object = None) -> bool:
-        """The task was cancelled. What came just before does not reach it, as with a future."""
+        """The task was cancelled. What came just before does not reach it, as with a future.
+
+        msg: reaches the task, because anyio knows its own cancellations by it.
+        """
         if self.done():
             return False
-        self._cancelled = True
+        self._cancelled = () if msg is None else (msg,)
         self._loop.call_soon(self._tell)
         return True
 
     def result(self) -> bool:
-        if self._cancelled or self._came is None:
-            raise asyncio.CancelledError
-        return self._came
+        if self._came is not None:
+            return self._came
+        if self._cancelled is None:
+            raise asyncio.InvalidStateError("it has neither come nor been given up")
+        raise asyncio.CancelledError(*self._cancelled)
