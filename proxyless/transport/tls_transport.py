@@ -7,6 +7,8 @@ Here OpenSSL has the socket: a message that fits one TLS record is read by one c
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import ssl
 from asyncio.trsock import TransportSocket
@@ -25,6 +27,12 @@ _HIGH_WATER = 64 * 1024
 # Seconds that a connection which says goodbye waits for its peer's: closing a socket that has unread bytes resets it,
 # and the peer may lose what was sent last. A client that keeps its pooled connection unread never answers.
 _LINGER = 0.5
+# Seconds in which the peer of a closed connection must take something of what still waits to be sent. As asyncio's
+# ssl_shutdown_timeout, but a peer that is only slow gets everything (Envoy's delayed_close_timeout restarts the same).
+_PATIENCE = 30.0
+# An end of TCP without one of TLS. asyncio takes it for an end, and so do we; to OpenSSL 3 it is an error, after which
+# nothing can be written, unless it is told otherwise. OpenSSL 1.1 cannot tell it from a connection that was reset.
+_PLAIN_END = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 # Not errors: OpenSSL could not go on without the other direction, or there was nothing after all.
 _LATER = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
 
@@ -49,8 +57,13 @@ async def secure(
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
+        context.options |= _PLAIN_END
         secured = context.wrap_socket(
-            sock, server_side=server_side, server_hostname=server_hostname or None, do_handshake_on_connect=False
+            sock,
+            server_side=server_side,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=not _PLAIN_END,
+            server_hostname=server_hostname or None,
         )
     except BaseException:
         sock.close()
@@ -93,8 +106,8 @@ class TlsTransport(asyncio.Transport):
     """An established connection. What asyncio says of transports and protocols holds; TLS knows no half-close."""
 
     __slots__ = (
-        "_backlog", "_closing", "_deliver", "_descriptor", "_ended", "_high", "_linger", "_loop", "_low", "_paused",
-        "_protocol", "_reading", "_recv", "_secured", "_send", "_unsent", "_watching",
+        "_backlog", "_closing", "_deliver", "_descriptor", "_ended", "_eof", "_high", "_linger", "_loop", "_low",
+        "_patience", "_paused", "_protocol", "_reading", "_recv", "_secured", "_send", "_unsent", "_watching",
     )  # fmt: skip
 
     # ``loop.start_tls`` puts TLS within this one.
@@ -115,12 +128,18 @@ class TlsTransport(asyncio.Transport):
         self._paused = False  # the protocol's writing
         self._reading = self._watching = False  # the descriptor's two events
         self._closing = self._ended = False
+        self._eof = False  # OpenSSL has said that there is no more, and nobody was told
         self._linger: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     def begin(self, protocol: asyncio.Protocol) -> None:
         self.set_protocol(protocol)
-        protocol.connection_made(self)
-        self.resume_reading()
+        self.resume_reading()  # first: ``connection_made`` may pause it
+        try:
+            protocol.connection_made(self)
+        except BaseException:
+            self.abort()  # the loop may watch the descriptor already
+            raise
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -139,7 +158,7 @@ class TlsTransport(asyncio.Transport):
     # Reading
 
     def is_reading(self) -> bool:
-        return self._reading
+        return self._reading and not self._closing
 
     def pause_reading(self) -> None:
         if self._reading:
@@ -150,6 +169,8 @@ class TlsTransport(asyncio.Transport):
         if not self._reading and not self._closing:
             self._reading = True
             self._loop.add_reader(self._descriptor, self._readable)
+            if self._eof:
+                self._loop.call_soon(self._again)
 
     def _readable(self) -> None:
         error: OSError | None = None
@@ -162,6 +183,8 @@ class TlsTransport(asyncio.Transport):
             self._watch()
             return
         except _LATER:
+            if self._backlog and not self._watching:
+                self._flush()  # it may have waited for a message of TLS itself
             return
         except OSError as failure:
             self._end(failure)
@@ -175,8 +198,7 @@ class TlsTransport(asyncio.Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as bug:
-            told = {"exception": bug, "transport": self, "protocol": self._protocol}
-            self._loop.call_exception_handler({"message": "a protocol failed at what it received", **told})
+            self._report(bug, "a protocol failed at what it received")
             self._end(bug)
         if error is not None:
             self._end(error)
@@ -184,17 +206,29 @@ class TlsTransport(asyncio.Transport):
             self._flush()  # it waited for something to read
 
     def _more(self, first: bytes) -> tuple[bytes, OSError | None]:
-        """What has come after a full record, and the failure that ended it. An end is met again by the next read."""
+        """What has come after a full record, and the failure that ended it."""
         pieces, size = [first], len(first)
         try:
-            while size < _TURN and (piece := self._recv(_RECORD)):
+            while size < _TURN:
+                piece = self._recv(_RECORD)
+                if not piece:
+                    # OpenSSL says so again when asked; the descriptor, whose peer waits for our goodbye, does not.
+                    self._eof = True
+                    self._loop.call_soon(self._again)
+                    break
                 pieces.append(piece)
                 size += len(piece)
+        except ssl.SSLWantWriteError:
+            self._watch()
         except _LATER:
             pass
         except OSError as error:
             return b"".join(pieces), error
         return b"".join(pieces), None
+
+    def _again(self) -> None:
+        if self._reading and not self._closing:
+            self._readable()
 
     # Writing
 
@@ -228,12 +262,12 @@ class TlsTransport(asyncio.Transport):
             except _LATER:
                 pass
             except OSError as error:
-                self._end(error)
+                self._end(self._reason(error))
                 return
             if sent == len(data):
                 return
         # What its owner may change is copied.
-        rest = memoryview(data if isinstance(data, bytes) else bytes(data))[sent:]
+        rest = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data)))[sent:]
         self._backlog.append(rest)
         self._unsent += len(rest)
         if len(self._backlog) == 1:
@@ -260,11 +294,11 @@ class TlsTransport(asyncio.Transport):
         except _LATER:
             pass
         except OSError as error:
-            self._end(error)
+            self._end(self._reason(error))
             return
         if self._paused and self._unsent <= self._low:
             self._paused = False
-            self._protocol.resume_writing()
+            self._tell(self._protocol.resume_writing)
         if self._closing and not backlog:
             self._say_goodbye()
 
@@ -288,7 +322,33 @@ class TlsTransport(asyncio.Transport):
     def _pause_if_full(self) -> None:
         if not self._paused and self._unsent > self._high:
             self._paused = True
-            self._protocol.pause_writing()
+            self._tell(self._protocol.pause_writing)
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        """A protocol that fails at it hurts neither who writes nor what is left to write, as in asyncio."""
+        try:
+            news()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as bug:
+            self._report(bug, "a protocol failed at being paused or resumed")
+
+    def _reason(self, error: OSError) -> OSError:
+        """Why nothing can be written: a peer that refuses a certificate says so before it resets the connection."""
+        try:
+            while self._recv(_RECORD):
+                pass
+        except _LATER:
+            pass
+        except ssl.SSLError as alert:
+            return alert
+        except OSError:
+            pass
+        return error
+
+    def _report(self, bug: BaseException, message: str) -> None:
+        told = {"exception": bug, "transport": self, "protocol": self._protocol}
+        self._loop.call_exception_handler({"message": message, **told})
 
     # The end
 
@@ -297,7 +357,9 @@ class TlsTransport(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self.pause_reading()
-            if not self._backlog:
+            if self._backlog:
+                self._be_patient()
+            else:
                 self._say_goodbye()
 
     def abort(self) -> None:
@@ -315,6 +377,7 @@ class TlsTransport(asyncio.Transport):
             self._secured.unwrap()
         except ssl.SSLWantWriteError:
             self._watch()
+            self._be_patient()
             return
         except ssl.SSLWantReadError:
             answered = False
@@ -322,6 +385,7 @@ class TlsTransport(asyncio.Transport):
             answered = False
         else:
             answered = True
+        self._unwatch()  # nothing may use TLS below here: the socket would send and receive plaintext
         try:
             self._secured.shutdown(socket.SHUT_WR)
         except OSError:
@@ -332,6 +396,17 @@ class TlsTransport(asyncio.Transport):
             self._linger = self._loop.call_later(_LINGER, self._end, None)
             self._loop.add_reader(self._descriptor, self._discard)
             self._reading = True
+
+    def _be_patient(self) -> None:
+        if self._patience is None:
+            self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, self._unsent)
+
+    def _lose_patience(self, unsent: int) -> None:
+        self._patience = None
+        if self._unsent < unsent:
+            self._be_patient()
+        elif self._linger is None:
+            self._end(TimeoutError("the peer takes nothing of what was sent before the connection was closed"))
 
     def _discard(self) -> None:
         try:
@@ -347,14 +422,21 @@ class TlsTransport(asyncio.Transport):
     def _end(self, error: BaseException | None) -> None:
         if self._ended:
             return
+        if isinstance(error, ssl.SSLEOFError):
+            # Until 3.12 Python forgets what the system said.
+            error = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         self._ended = self._closing = True
         self.pause_reading()
         self._unwatch()
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._patience):
+            if timer is not None:
+                timer.cancel()
         self._backlog.clear()
         self._unsent = 0
-        self._loop.call_soon(self._lose, error)
+        if self._loop.is_closed():
+            self._secured.close()  # there is nobody to tell
+        else:
+            self._loop.call_soon(self._lose, error)
 
     def _lose(self, error: BaseException | None) -> None:
         try:
@@ -367,6 +449,8 @@ def _copy(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
     view = memoryview(data)
     while view:
         buffer = memoryview(protocol.get_buffer(len(view))).cast("B")
+        if not buffer:
+            raise RuntimeError("get_buffer() returned an empty buffer")
         size = min(len(buffer), len(view))
         buffer[:size] = view[:size]
         protocol.buffer_updated(size)
