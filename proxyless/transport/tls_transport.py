@@ -121,7 +121,10 @@ class TlsTransport(asyncio.Transport):
         self._loop = loop
         self._secured = secured
         self._descriptor = secured.fileno()
-        self._recv, self._send = secured.recv, secured.send
+        # Where ``recv`` and ``send`` of Python's socket lead to: the way there costs a busy server a tenth of its time.
+        inner = getattr(secured, "_sslobj", None) if _PLAIN_END else None
+        self._recv: Callable[[int], bytes] = secured.recv if inner is None else inner.read
+        self._send: Callable[[bytes | bytearray | memoryview], int] = secured.send if inner is None else inner.write
         self._backlog: deque[memoryview] = deque()
         self._unsent = 0
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
