@@ -149,7 +149,7 @@ class Metrics:
 
     def reset(self) -> None:
         self._lock = threading.Lock()
-        self._series: dict[Hashable, Series] = {}
+        self.known: dict[Hashable, Series] = {}  # by what ``series`` was asked for
         self._later: list[tuple[Callable[..., Labelled], tuple[object, ...], tuple[float, int, int]]] = []
         self.started = time.time_ns()
 
@@ -177,11 +177,11 @@ class Metrics:
 
     def series(self, key: Hashable, labels: Callable[..., Mapping[str, str]], *told: object) -> Series:
         """The series ``key``, whose labels are ``labels(*told)`` if it is new."""
-        found = self._series.get(key)
+        found = self.known.get(key)
         if found is None:
-            if len(self._series) >= self._limit:
+            if len(self.known) >= self._limit:
                 key, labels, told = "overflow", OVERFLOW.copy, ()
-            found = self._series.setdefault(key, Series(labels(*told)))
+            found = self.known.setdefault(key, Series(labels(*told)))
         return found
 
     def count(self, series: Series, milliseconds: float, request_bytes: int, response_bytes: int) -> None:
@@ -198,7 +198,7 @@ class Metrics:
         """A copy of every series, consistent in itself."""
         with self._lock:
             self._name()
-            found = list(self._series.values())
+            found = list(self.known.values())
             for series in found:
                 series.settle()
             return [series.copy() for series in found]
@@ -207,9 +207,9 @@ class Metrics:
         """The labels of every series, and how many requests it has."""
         with self._lock:
             self._name()
-            for series in self._series.values():
+            for series in self.known.values():
                 series.settle()
-            return [(series.labels, series.count) for series in self._series.values()]
+            return [(series.labels, series.count) for series in self.known.values()]
 
     def _name(self) -> None:
         """Find the series of all that was recorded. The lock is held; others may append, as in ``Series.settle``."""

@@ -233,7 +233,9 @@ class Telemetry:
             own, connection, kind, metrics = self.own, seen.connection, label_sets.protocol(seen.head), self.metrics
             # What the series' labels are made of: strings whose hashes are known, and a number.
             key = "destination", own.principal, connection.principal, kind, status, flags, grpc_status
-            series = metrics.series(key, label_sets.server, own, kind, connection, status, flags, grpc_status)
+            series = metrics.known.get(key)
+            if series is None:
+                series = metrics.series(key, label_sets.server, own, kind, connection, status, flags, grpc_status)
             metrics.count(series, seconds * 1000, request_bytes, response_bytes)
         counted, logged = seen.method and self.grpc is not None, access_log.enabled()
         if not (counted or logged) and seen.span is None:
