@@ -437,7 +437,7 @@ class TlsTransport(asyncio.Transport):
         self._backlog.clear()
         self._unsent = 0
         if self._loop.is_closed():
-            self._secured.close()  # there is nobody to tell
+            self._release()  # there is nobody to tell
         else:
             self._loop.call_soon(self._lose, error)
 
@@ -445,7 +445,13 @@ class TlsTransport(asyncio.Transport):
         try:
             self._protocol.connection_lost(cast(Exception | None, error))
         finally:
-            self._secured.close()
+            self._release()
+
+    def _release(self) -> None:
+        # Nothing of OpenSSL's may outlive the descriptor: it would use whatever has the number next, and its buffers
+        # would stay until the garbage collector finds that transport and protocol know only each other.
+        self._recv, self._send = self._secured.recv, self._secured.send
+        self._secured.close()
 
 
 def _copy(protocol: asyncio.BufferedProtocol, data: bytes) -> None:

@@ -148,6 +148,9 @@ def test_abort(end: tuple[str, str], contexts: Contexts) -> None:
             transport.abort()
             assert transport.is_closing() and not protocol.lost  # never within the call
             assert await protocol.until_lost() is None
+            for use in (lambda: transport._recv(1), lambda: transport._send(b"x")):
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    use()  # not of whoever has its number now
             got = bytearray()
             with contextlib.suppress(OSError):
                 while piece := await peer.read():
