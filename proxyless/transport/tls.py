@@ -1,6 +1,7 @@
 """TLS to an endpoint: which context, which name, and who the peer turned out to be."""
 
 import os
+import socket
 import ssl
 from dataclasses import replace
 
@@ -8,6 +9,26 @@ from proxyless.identity.source import IdentitySource
 from proxyless.identity.verify import verify_upstream
 from proxyless.model.cluster import Endpoint, Protocol, UpstreamTls
 from proxyless.model.errors import IdentityError
+
+# An end of TCP without one of TLS. asyncio takes it for an end, and so do we; to OpenSSL 3 it is an error, after which
+# nothing can be written, unless it is told otherwise. OpenSSL 1.1 cannot tell it from a connection that was reset.
+PLAIN_END = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+
+
+def wrapped(
+    context: ssl.SSLContext, sock: socket.socket, server_hostname: str | None, *, server_side: bool = False
+) -> ssl.SSLSocket:
+    """``sock`` with a handshake to come. Its ``recv`` raises OSError at a reset, which by default is an end to Python:
+    a body that ends with its connection would pass for complete.
+    """
+    context.options |= PLAIN_END
+    return context.wrap_socket(
+        sock,
+        server_side=server_side,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=not PLAIN_END,
+        server_hostname=server_hostname,
+    )
 
 
 def upstream_tls(endpoint: Endpoint, scheme: str, host: str) -> UpstreamTls | None:

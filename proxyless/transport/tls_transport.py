@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from proxyless.transport.tls import PLAIN_END, wrapped
+
 P = TypeVar("P", bound=asyncio.Protocol)
 
 # What a TLS record holds at most (RFC 8446 section 5.1), and what is read in one turn of the loop at most.
@@ -30,9 +32,6 @@ _LINGER = 0.5
 # Seconds in which the peer of a closed connection must take something of what still waits to be sent. As asyncio's
 # ssl_shutdown_timeout, but a peer that is only slow gets everything (Envoy's delayed_close_timeout restarts the same).
 _PATIENCE = 30.0
-# An end of TCP without one of TLS. asyncio takes it for an end, and so do we; to OpenSSL 3 it is an error, after which
-# nothing can be written, unless it is told otherwise. OpenSSL 1.1 cannot tell it from a connection that was reset.
-_PLAIN_END = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 # Not errors: OpenSSL could not go on without the other direction, or there was nothing after all.
 _LATER = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
 
@@ -57,14 +56,7 @@ async def secure(
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        context.options |= _PLAIN_END
-        secured = context.wrap_socket(
-            sock,
-            server_side=server_side,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=not _PLAIN_END,
-            server_hostname=server_hostname or None,
-        )
+        secured = wrapped(context, sock, server_hostname or None, server_side=server_side)
     except BaseException:
         sock.close()
         raise
@@ -122,7 +114,7 @@ class TlsTransport(asyncio.Transport):
         self._secured = secured
         self._descriptor = secured.fileno()
         # Where ``recv`` and ``send`` of Python's socket lead to: the way there costs a busy server a tenth of its time.
-        inner = getattr(secured, "_sslobj", None) if _PLAIN_END else None
+        inner = getattr(secured, "_sslobj", None) if PLAIN_END else None
         self._recv: Callable[[int], bytes] = secured.recv if inner is None else inner.read
         self._send: Callable[[bytes | bytearray | memoryview], int] = secured.send if inner is None else inner.write
         self._backlog: deque[memoryview] = deque()

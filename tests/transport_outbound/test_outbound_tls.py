@@ -1,10 +1,12 @@
 """Mutual TLS: who may serve a request, and who is told."""
 
+import asyncio
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from outbound_support import CLIENTS, Client, FakeRuntime, Server, cluster, echo, eventually, run, snapshot
+from outbound_support import CLIENTS, Client, FakeRuntime, Peer, Server, cluster, echo, eventually, run, snapshot
 
 from proxyless.control_plane.ca.authority import CertificateAuthority
 from proxyless.engine.steps import FailureKind
@@ -164,5 +166,28 @@ def test_an_https_url_is_never_sent_in_the_clear(which: Which, authority: Author
                     assert response.status_code == 503
                     assert response.headers["x-envoy-response-flags"] == "UF"
                 assert server.requests == []
+
+    run(scenario())
+
+
+@every_client
+def test_a_reset_is_not_the_end_of_a_body(which: Which, authority: Authority) -> None:
+    """A body that ends with its connection must end in order; Python's TLS socket takes a reset for that, too."""
+    arrived = threading.Event()
+
+    async def cut(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf")
+        await asyncio.to_thread(arrived.wait, 60)
+        peer.reset()
+
+    async def scenario() -> None:
+        with Server(cut, authority.source("reviews").server_context(MutualTls.STRICT)) as server:
+            runtime = runtime_for(server, exactly(REVIEWS), authority.source("productpage"))
+            async with Client(*which, runtime) as client:
+                with pytest.raises((client.module.ReadError, client.module.RemoteProtocolError)):
+                    async with client.stream("GET") as response:
+                        async for _ in client.chunks(response):
+                            arrived.set()
 
     run(scenario())

@@ -1,6 +1,7 @@
 """Bytes through our TLS transport: all, in order, no faster than they are taken, whatever the application does."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -468,3 +469,22 @@ def test_what_is_known_of_a_connection(end: tuple[str, str], contexts: Contexts)
                 transport.write_eof()
 
     play(end, contexts, scenario)
+
+
+@every_end
+def test_tls_1_2(end: tuple[str, str]) -> None:
+    """What servers outside of the mesh may speak."""
+    older = Contexts.of(Authority())
+    for context in (older.server, older.client):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def scenario(world: World) -> None:
+        async with world.pair(Echo) as (transport, protocol, peer):
+            assert transport.get_extra_info("ssl_object").version() == "TLSv1.2"
+            _, answer = await asyncio.gather(peer.send(bytes_of(300_000)), peer.read_exactly(300_000))
+            assert answer == bytes_of(300_000)
+            await peer.send_raw(peer.sealed(b"bye") + peer.say_goodbye())
+            assert await protocol.until_lost() is None
+            assert protocol.data.endswith(b"bye")
+
+    play(end, older, scenario)

@@ -240,7 +240,7 @@ class BlockingConnection:
             return False
         except ssl.SSLWantWriteError:
             return False
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        except ssl.SSLZeroReturnError:
             data = b""
         except OSError as error:
             self._broken = True

@@ -196,7 +196,7 @@ class BlockingHttp2:
             data = self.sock.recv(_READ_SIZE)
         except _WANT:
             return False
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        except ssl.SSLZeroReturnError:
             data = b""
         except OSError as error:
             session.fail(lost(error, started=session.settled))

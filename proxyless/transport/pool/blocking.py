@@ -290,7 +290,7 @@ class BlockingPool:
             if tls is not None and context is not None:
                 sock.settimeout(_left(until))
                 # In steps: wrap_socket would do the handshake with no total time limit of ours.
-                secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+                secured = tls_layer.wrapped(context, sock, name)
                 sock = secured
                 _handshake(secured, until)
                 peer = tls_layer.verify(secured, tls, identity)
