@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from inbound_support import Authority
-from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, connected, play
+from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, bytes_of, connected, play
 
 from proxyless.transport import tls_transport
 from proxyless.transport.tls_transport import TlsTransport, secure
@@ -19,11 +19,6 @@ RECORD = 16384
 @pytest.fixture(scope="module")
 def contexts() -> Contexts:
     return Contexts.of(Authority())
-
-
-def bytes_of(size: int) -> bytes:
-    """No two places look alike."""
-    return b"".join(b"%08x" % number for number in range(size // 8 + 1))[:size]
 
 
 # Reading and writing

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from inbound_support import LOOPS, SERVER, Authority, TestRuntime
-from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, closed, connected, play, sockets
+from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, bytes_of, closed, connected, play, sockets
 
 from proxyless.model.inbound import MutualTls
 from proxyless.transport import tls_transport
@@ -29,10 +29,6 @@ def authority() -> Authority:
 @pytest.fixture(scope="module")
 def contexts(authority: Authority) -> Contexts:
     return Contexts.of(authority)
-
-
-def bytes_of(size: int) -> bytes:
-    return b"".join(b"%08x" % number for number in range(size // 8 + 1))[:size]
 
 
 # We close

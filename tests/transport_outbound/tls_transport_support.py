@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import stat
@@ -18,6 +19,12 @@ from proxyless.transport.tls_transport import TlsTransport, secure
 
 # Which loop, and which side of the handshake is ours. On uvloop the client's side is uvloop's own TLS.
 ENDS = [("asyncio", "server"), ("asyncio debug", "client"), ("uvloop", "server")]
+
+
+@functools.cache
+def bytes_of(size: int) -> bytes:
+    """No two places look alike."""
+    return b"".join(b"%08x" % number for number in range(size // 8 + 1))[:size]
 
 
 @dataclass(frozen=True)
