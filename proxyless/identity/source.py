@@ -143,6 +143,7 @@ def _mesh_client(current: _Generation, tls: UpstreamTls) -> ssl.SSLContext:
 def _external_client(current: _Generation, tls: UpstreamTls) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # as Envoy: a peer does not become another one half-way
     if tls.identity and current.svid is not None:
         present(context, current.svid)
     context.set_alpn_protocols(list(tls.alpn) or ["http/1.1"])
