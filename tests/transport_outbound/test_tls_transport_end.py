@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import ssl
 import threading
@@ -336,46 +335,6 @@ def test_a_slow_reader_of_a_server_gets_everything(kind: str, authority: Authori
     with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
         runner.run(scenario())
     assert b"".join(got).partition(b"\r\n\r\n")[2] == bytes_of(4_000_000)
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command, which can change its keys")
-@pytest.mark.parametrize("kind", LOOPS)
-def test_a_peer_that_changes_its_keys(kind: str, authority: Authority) -> None:
-    """And asks for ours to be changed (RFC 8446 section 4.6.3)."""
-    context = authority.source(SERVER).server_context(MutualTls.PERMISSIVE, "http/1.1")
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        before = sockets()
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            listening.setblocking(False)
-            client = await asyncio.create_subprocess_exec(
-                "openssl", "s_client", "-connect", f"127.0.0.1:{listening.getsockname()[1]}",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            )  # fmt: skip
-            try:
-                assert client.stdin is not None and client.stdout is not None
-                sock, _ = await loop.sock_accept(listening)
-                _, protocol = await secure(loop, sock, context, Echo, server_side=True)
-                await client.stdout.readuntil(b"Verify return code")
-                for number in range(5):
-                    for line in (b"hello %d\n" % number, b"K\n", b"world %d\n" % number, b"k\n"):
-                        client.stdin.write(line)
-                        await client.stdin.drain()
-                        # A command is one only if it is read by itself.
-                        await client.stdout.readuntil(line if len(line) > 2 else b"KEYUPDATE")
-                client.stdin.write(b"Q\n")
-                assert await protocol.until_lost() is None
-                assert protocol.data.count(b"\n") == 10
-                await client.wait()
-            finally:
-                if client.returncode is None:
-                    client.kill()
-                    await client.wait()
-        await closed(before)
-
-    with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
-        runner.run(asyncio.wait_for(scenario(), 60))  # type: ignore[arg-type]
 
 
 def test_connections_of_threads_do_not_meet(contexts: Contexts) -> None:
