@@ -13,6 +13,7 @@ import h2.events
 import pytest
 from grpc_support import SERVICE, Echo, GrpcTestRuntime, plaintext, started
 
+from proxyless.transport import stall
 from proxyless.transport.grpc_server import connection as connections
 from proxyless.transport.grpc_server.server import MeshGrpcServer
 from proxyless.transport.grpc_wire.connection import PREFACE
@@ -236,7 +237,7 @@ def test_who_does_not_read_fills_nothing(runtime: GrpcTestRuntime) -> None:
 def test_who_does_not_read_the_end_is_let_go(
     runtime: GrpcTestRuntime, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(connections, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(stall, "STALL_TIMEOUT", 0.2)
     monkeypatch.setattr(connections, "DRAIN_TIMEOUT", 0.2)
 
     class Large(Echo):

@@ -39,6 +39,9 @@ class Wire(asyncio.Transport):
         if not self.aborted:
             self.written += bytes(data)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closing
 

@@ -22,6 +22,7 @@ from proxyless.transport.grpc_server.options import Options
 from proxyless.transport.grpc_wire import connection as wire
 from proxyless.transport.inbound.connection import Connection, examine
 from proxyless.transport.inbound.runtime import InboundRuntime
+from proxyless.transport.stall import Stall
 
 log = logging.getLogger("proxyless.inbound")
 
@@ -33,8 +34,6 @@ PREFACE_TIMEOUT = 60.0
 EXPIRY_GRACE = 10.0
 # Seconds that a client has to answer the PING of ``drain``, as in gRPC core's chttp2.
 DRAIN_TIMEOUT = 20.0
-# Seconds in which a peer that does not read must read something.
-STALL_TIMEOUT = 300.0
 # Bytes that wait for the socket before handlers do.
 _CROWDED = 64 * 1024
 _PING = b"proxyles"
@@ -111,6 +110,7 @@ class MeshConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._stall = Stall(self.loop, self.transport, self._stalled)
         core = self.core
         local, remote = (_text(transport.get_extra_info(name)) for name in ("sockname", "peername"))
         if len(core.connections) >= MAX_CONNECTIONS:
@@ -149,6 +149,7 @@ class MeshConnection(asyncio.Protocol):
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._stall.stop()
         self.core.connections.discard(self)
         self.wire.lost("the connection is lost")
         self.resume_writing()
@@ -230,6 +231,14 @@ class MeshConnection(asyncio.Protocol):
         # After the tasks that this has begun, in the same turn: an answer that needs no wait leaves with the rest.
         self.flush_soon()
 
+    def eof_received(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # The last bytes too are only kept for who reads.
+        self._stall.watch()
+
     def flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
@@ -246,9 +255,7 @@ class MeshConnection(asyncio.Protocol):
         if wire.size:
             self.transport.write(wire.take())
         if wire.over or (wire.draining and not wire.streams):
-            self.transport.close()
-            # The last bytes too are only kept for who reads; gone with the connection.
-            self._after("closing", STALL_TIMEOUT, self._stalled)
+            self._close()
 
     @property
     def crowded(self) -> bool:
@@ -258,15 +265,14 @@ class MeshConnection(asyncio.Protocol):
         """Whoever does not read is not read either: what we keep for him is bounded by his open streams."""
         self.paused = True
         self.transport.pause_reading()
-        self._after("stall", STALL_TIMEOUT, self._stalled)
+        self._stall.watch()
 
     def resume_writing(self) -> None:
         if not self.paused:
             return
         self.paused = False
-        if (timer := self._timers.pop("stall", None)) is not None:
-            timer.cancel()
         if not self.transport.is_closing():
+            self._stall.stop()
             self.transport.resume_reading()
         for call in list(self.wire.streams.values()):
             if not call.waiting:
@@ -275,7 +281,6 @@ class MeshConnection(asyncio.Protocol):
     def _stalled(self) -> None:
         log.info("port %d: closing a connection from %s: it does not read", self.port, self.facts.remote)
         self.wire.close(why="the peer does not read")
-        self.transport.abort()
 
     # ---- calls
 

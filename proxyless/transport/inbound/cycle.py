@@ -346,7 +346,7 @@ class Cycle:
         self._end()
         self.wake()
         if not self.keep_alive:
-            self._protocol.transport.close()
+            self._protocol.close()
         self._protocol.on_response_complete()
 
     def _fail(self) -> None:
@@ -371,7 +371,7 @@ class Cycle:
         if self._started and self._left is None and not self._chunked and not self._no_body:
             self._protocol.transport.abort()  # a mere end would complete it
         else:
-            self._protocol.transport.close()
+            self._protocol.close()
 
     def _end(self) -> None:
         """Tell telemetry, the first time."""

@@ -26,6 +26,7 @@ from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
 from proxyless.transport.inbound.server_state import MeshServerState
 from proxyless.transport.inbound.target import remembered, target
+from proxyless.transport.stall import Stall
 
 log = logging.getLogger("proxyless.inbound")
 
@@ -58,6 +59,7 @@ class MeshProtocol(HttpToolsProtocol):
         "_mesh",
         "_reading",
         "_runtime",
+        "_stall",
         "_unheard",
         "_waiting",
         "common_scope",
@@ -106,6 +108,7 @@ class MeshProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._stall = Stall(self.loop, transport, self._stalled)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self.port = port = (self.server[1] if self.server else None) or 0
         self._context = contextvars.copy_context()
@@ -136,6 +139,34 @@ class MeshProtocol(HttpToolsProtocol):
             # An identity ends with its certificate: what is under way is finished, nothing more comes on it.
             self._expiry_timer = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
         self._start_head_timer()
+
+    def eof_received(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Once everything is written, if the client reads it."""
+        transport = self.transport
+        if not transport.is_closing():
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._stall.watch()
+
+    def shutdown(self) -> None:
+        self.begin_drain()
+        if not self._answering():
+            self.close()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+        self._stall.watch()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        if not self.transport.is_closing():
+            self._stall.stop()
+
+    def _stalled(self) -> None:
+        log.info("port %s: closing a connection from %s: it does not read", self.port, _address(self.client))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
@@ -170,12 +201,13 @@ class MeshProtocol(HttpToolsProtocol):
                 self._upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
             if self._answering():
-                self.transport.close()
+                self.close()
             else:
                 self.send_400_response("Invalid HTTP request received.")
+                self._stall.watch()
             return
         if self._unheard > MAX_HEAD_BYTES:
-            self.transport.close()
+            self.close()
         if not (self._in_head and self._head_bytes) or self.transport.is_closing():
             return
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -266,7 +298,7 @@ class MeshProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self._waiting.append(cycle)
         if len(self._waiting) > MAX_PIPELINED:
-            self.transport.close()
+            self.close()
 
     def on_body(self, body: bytes) -> None:
         self._unheard = 0
@@ -314,7 +346,7 @@ class MeshProtocol(HttpToolsProtocol):
         until = (self.loop.time() if used else self._idle_since) + self.timeout_keep_alive
         if until <= self.loop.time():
             self._idle_timer = None
-            self.transport.close()
+            self.close()
         else:
             self._idle_timer = self.loop.call_at(until, self._close_if_idle)
 
@@ -344,7 +376,7 @@ class MeshProtocol(HttpToolsProtocol):
         if not self._answering():
             head = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n"
             self.transport.write(f"{head}x-proxyless-reason: the request's {reason}\r\n\r\n".encode("ascii"))
-        self.transport.close()
+        self.close()
 
     def _answering(self) -> bool:
         """Whether bytes written now would end up inside the answer to an earlier request."""
@@ -357,7 +389,7 @@ class MeshProtocol(HttpToolsProtocol):
         if self._answering():
             self._start_head_timer()  # pipelined behind a request that is still being answered
         else:
-            self.transport.close()
+            self.close()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -369,6 +401,7 @@ class MeshProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._expiry_timer = self._idle_timer = None
+        self._stall.stop()
 
     def _websocket(self, inner: Any, **arguments: Any) -> asyncio.Protocol:
         protocol: asyncio.Protocol = inner(**arguments)

@@ -151,7 +151,7 @@ class MeshServer(Server):
             if isinstance(connection, MeshProtocol) and (since := connection.idle_since) is not None and since <= young
         ]
         for _, _, connection in heapq.nsmallest(max(_LEAST_RELIEF, len(idle) // 10), idle):
-            connection.transport.close()
+            connection.close()
 
     async def _stop_accepting(self) -> None:
         """Let the youngest connections have their first request answered: it may be one that nobody can repeat."""
