@@ -1,6 +1,7 @@
 """What servers do to our own HTTP/2 connections, over real sockets: the right status, and never a wait."""
 
 import asyncio
+import contextlib
 import gzip
 import random
 import socket
@@ -9,11 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from grpc_client_support import PATIENCE, TARGET, Backend, FakeRuntime, cluster, forward, retrying, world
 from wire_server import GOAWAY, HEAD, HEADERS, OK, RST_STREAM, Peer, Script, WireServer
 
 from proxyless.envoy.free_ports import choose_ports
 from proxyless.model.cluster import ConnectionOptions, TcpKeepalive
+from proxyless.transport import stall
 from proxyless.transport.grpc_client import AioMeshChannel
 
 Start = Callable[..., Backend]
@@ -375,6 +378,42 @@ def test_who_writes_waits_for_the_socket() -> None:
     window = b"\0\0\4\x08\0\0\0\0\0" + (2**31 - 1 - 65_535).to_bytes(4, "big")
     server = WireServer(lambda peer, stream: peer.answer(stream), first=settings + window)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("how", ["finish", "fault", "eof"])
+def test_who_does_not_read_the_end_is_let_go(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with server, AioMeshChannel(runtime_of(server.port), TARGET) as channel:
+            server.reads.clear()
+            call: Any = channel.stream_unary("/test.Echo/Join")()
+            writing = asyncio.ensure_future(call.write(bytes(64 << 20)))  # more than the kernel takes
+            while not (all_of := channel.pool.channels()) or not any(one.paused for one in all_of[0]._all):
+                await asyncio.sleep(0.001)
+            (connection,) = all_of[0]._all
+            transport = connection._transport
+            assert transport is not None
+            lost = asyncio.Event()
+            monkeypatch.setattr(connection, "resume_writing", lost.set)  # the last that it is told
+            monkeypatch.setattr(stall, "STALL_TIMEOUT", 0.2)
+            if how == "finish":
+                connection.finish()
+            elif how == "fault":
+                server.peers[0].frame(RST_STREAM, 0, 0, bytes(4))
+            else:
+                server.peers[0].writer.write_eof()
+            await lost.wait()
+            assert connection._stall._timer is None
+            with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
+                await writing
+
+    settings = b"\0\0\6\4\0\0\0\0\0" + b"\0\4\x7f\xff\xff\xff"
+    window = b"\0\0\4\x08\0\0\0\0\0" + (2**31 - 1 - 65_535).to_bytes(4, "big")
+    server = WireServer(lambda peer, stream: peer.answer(stream), first=settings + window)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_pings_that_a_server_does_not_like_come_less_often() -> None:

@@ -6,6 +6,7 @@ from typing import cast
 
 from proxyless.transport.grpc_client.wire.options import WireOptions
 from proxyless.transport.grpc_wire.connection import Connection
+from proxyless.transport.stall import Stall
 from proxyless.transport.tls import explain
 
 # Seconds between pings once ``WireOptions.quiet_pings`` are used up.
@@ -98,8 +99,10 @@ class WireConnection(Connection, asyncio.Protocol):
         data = self.take()
         if data and not transport.is_closing():
             transport.write(data)
-        if self.over:
+        if self.over and not transport.is_closing():
             transport.close()
+            # The last bytes are only kept for who reads.
+            self._stall.watch()
 
     def _flush_turn(self) -> None:
         self._flushing = False
@@ -119,7 +122,8 @@ class WireConnection(Connection, asyncio.Protocol):
     # ---- called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._stall = Stall(self._loop, transport, lambda: None)
 
     def data_received(self, data: bytes) -> None:
         if self._options.keepalive is not None:
@@ -129,8 +133,10 @@ class WireConnection(Connection, asyncio.Protocol):
 
     def eof_received(self) -> None:
         self.lost("Socket closed")
+        self._stall.watch()  # the transport closes itself
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._stall.stop()
         self.lost("Socket closed" if exc is None else explain(exc))
         self.resume_writing()
 
