@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import random
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -346,6 +347,36 @@ def test_nobody_reads_more_than_a_window() -> None:
                 assert await call.read() == bytes([number]) * 16_000
             assert held < 2**20 and stream.receivable > held
             call.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+PACKED = struct.pack(">BL", 1, len(BOMB)) + BOMB
+
+
+@pytest.mark.parametrize("last", [PACKED, struct.pack(">BL", 1, len(HALF)) + HALF, PACKED[:-1]])
+def test_what_nobody_reads_stays_compressed(last: bytes) -> None:
+    def script(peer: Peer, stream: int) -> None:
+        peer.head(stream, *encoded("gzip"))
+        peer.data(stream, PACKED * 3 + last)  # one frame
+        peer.head(stream, *OK, end=True)
+
+    async def scenario() -> None:
+        async with WireServer(script) as server, AioMeshChannel(runtime_of(server.port), TARGET) as channel:
+            call: Any = channel.unary_stream("/test.Echo/Many")(b"x")
+            assert await call.read() == bytes(10**6)
+            attempt = call._rpc._attempt
+            assert [len(one) for one in attempt._found] == [len(BOMB)] * 2 + [len(last) - 5] * (last != PACKED[:-1])
+            assert not call.done()
+            for _ in range(2):
+                assert await call.read() == bytes(10**6)
+            if last == PACKED:
+                assert await call.read() == bytes(10**6)
+                assert await call.code() is Code.OK
+            else:
+                with pytest.raises(grpc.aio.AioRpcError, match="cut off"):
+                    await call.read()
+                assert await call.code() is Code.INTERNAL
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 

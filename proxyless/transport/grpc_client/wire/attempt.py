@@ -22,7 +22,7 @@ from proxyless.transport.grpc_client.wire.options import WireOptions, encoding_o
 from proxyless.transport.grpc_wire.connection import STREAM_WINDOW
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Lines
-from proxyless.transport.grpc_wire.messages import BadMessage, Messages, frame
+from proxyless.transport.grpc_wire.messages import BadMessage, Messages, Packed, frame
 from proxyless.transport.grpc_wire.stream import Stream
 
 _EXPIRED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
@@ -41,8 +41,8 @@ class WireAttempt(Stream):
 
     whole: there is one request and one response, so that its end tells all there is to know. call: itself, which
     writes. initial: the response's metadata. status: set if it ended with neither metadata nor a message.
-    What arrives is not looked at before somebody reads, so a window is all that a stream holds; a whole call's one
-    response is taken as it comes.
+    What arrives is not looked at before somebody reads, and of what is compressed no more than the next message is
+    unpacked, so a window is about all that a stream holds; a whole call's one response is taken as it comes.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class WireAttempt(Stream):
         self._block = b""
         self._timer: asyncio.TimerHandle | None = None
         self._head: answer.Head | None = None
-        self._messages = Messages(options.most_received)
+        self._messages = Messages(options.most_received, later=True)
         self._raw: deque[tuple[bytes, int]] = deque()  # data, and what it took of the window
         self._found: deque[bytes] = deque()
         self._finished: Status | None = None  # the server's, while what came before it is unread
@@ -157,7 +157,17 @@ class WireAttempt(Stream):
                 return grpc.aio.EOF
             else:
                 await self._wait(self._readers)
-        return self._found.popleft()
+        message = self._found.popleft()
+        if message.__class__ is Packed:
+            try:
+                message = self._messages.unpacked(message)
+            except BadMessage as error:
+                self._found.clear()
+                self._bad(error)
+                return grpc.aio.EOF
+        if self._finished is not None:
+            self._finish(self._finished)
+        return message
 
     async def final(self) -> Status:
         """Once all messages of a success have been read."""
@@ -297,27 +307,34 @@ class WireAttempt(Stream):
         while raw and (self._whole or not self._found):
             data, credit = raw.popleft()
             try:
-                self._found += self._messages.feed(data)
+                found = self._messages.feed(data)
+                if found and found[0].__class__ is Packed and not self._found:
+                    found[0] = self._messages.unpacked(found[0])  # whether it is one decides about the attempt
+                self._found += found
             except BadMessage as error:
                 self._found += error.before
-                raw.clear()
-                code = CODES[error.status]
-                whose = "CLIENT: " if code is grpc.StatusCode.RESOURCE_EXHAUSTED else ""
-                self._settle(Status(code, f"{whose}{error}"))
+                self._bad(error)
                 return
             self._owed += credit
             if self._owed >= _PIECE and self._connection is not None:
                 self._connection.consumed(self, self._owed)
                 self._connection.flush_soon()
                 self._owed = 0
-        if not raw and self._finished is not None:
-            self._settle(self._finished)
+        if self._finished is not None:
+            self._finish(self._finished)
+
+    def _bad(self, error: BadMessage) -> None:
+        self._raw.clear()
+        code = CODES[error.status]
+        whose = "CLIENT: " if code is grpc.StatusCode.RESOURCE_EXHAUSTED else ""
+        self._settle(Status(code, f"{whose}{error}"))
 
     def _finish(self, status: Status) -> None:
-        """The server's last word."""
-        if self._raw and status.ok:
-            self._finished = status
-            self._stop_sending()
+        """The server's last word, which is a success only once all before it has been read."""
+        if status.ok and not self._whole and (self._raw or self._found):
+            if self._finished is None:
+                self._finished = status
+                self._stop_sending()
         elif status.ok and self._messages.partial:
             self._settle(Status(grpc.StatusCode.INTERNAL, "the last message is cut off"))
         else:
