@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from proxyless.engine.request import Request
 from proxyless.telemetry.grpc_metrics import OTHER
 from proxyless.telemetry.grpc_status import status_name
 from proxyless.transport.grpc_server import running
+from proxyless.transport.grpc_server.incoming import Incoming
 from proxyless.transport.grpc_server.metadata import encoded, message_line
 from proxyless.transport.grpc_server.request_head import Head
 from proxyless.transport.grpc_server.rpc import (
@@ -34,8 +34,7 @@ from proxyless.transport.grpc_server.rpc import (
 )
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.grpc_wire.header_blocks import Line, Lines, encode
-from proxyless.transport.grpc_wire.messages import BadMessage, Messages, Packed, frame
-from proxyless.transport.grpc_wire.stream import Stream
+from proxyless.transport.grpc_wire.messages import BadMessage, frame
 
 if TYPE_CHECKING:
     from proxyless.transport.grpc_server.connection import MeshConnection
@@ -49,39 +48,25 @@ _TYPE: Line = (b"content-type", b"application/grpc")
 _ACCEPTS: Line = (b"grpc-accept-encoding", b"identity, deflate, gzip")
 _HEAD = encode([_STATUS, _TYPE, _ACCEPTS])
 _WELL = encode([(b"grpc-status", b"0")])
-# The connection is told of what waits in steps of so many bytes: small messages are many.
-_STEP = 16 * 1024
 
 
-class Call(Stream):
+class Call(Incoming):
     """code, details, trailing: what the servicer has set so far. aborted: the error by which it ended its RPC.
 
-    finished: the status is on its way. left: before that the caller went, or its deadline came. flat: the next message
-    is not compressed. running: the handler has begun.
+    flat: the next message is not compressed. running: the handler has begun.
     """
 
     __slots__ = (
-        *("_accepts", "_begun", "_deadline", "_ended", "_held", "_let_in", "_messages", "_owed", "_queue"),
-        *("_reader", "_room", "_told"),
-        *("aborted", "callbacks", "code", "connection", "counted", "deadline", "details", "encoding", "finished"),
-        *("flat", "head_sent", "left", "method", "path", "request", "rpc", "running", "status", "task", "trailing"),
+        *("_accepts", "_begun", "_deadline", "_room", "aborted", "callbacks", "code", "counted", "deadline", "details"),
+        *("encoding", "flat", "head_sent", "method", "path", "request", "running", "status", "trailing"),
     )
 
     def __init__(self, connection: MeshConnection) -> None:
-        super().__init__()
-        self.connection = connection
-        self._begun = self._ended = self.flat = False
-        self.finished = self.left = self.head_sent = self.running = self.counted = False
-        self._queue: deque[bytes] = deque()
-        # Bytes of what arrived: that wait to be read; of them, those the connection knows of; to be given back; of the
-        # next message, that never waited.
-        self._held = self._told = self._owed = self._let_in = 0
-        self._reader: asyncio.Future[None] | None = None
+        super().__init__(connection)
+        self._begun = self.flat = self.head_sent = self.running = self.counted = False
         self._room: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.deadline: float | None = None
-        self.rpc: Rpc | None = None
-        self.task: asyncio.Task[None] | None = None
         self.method: Method | None = None
         self.request: bytes | None = None
         self.code: Any = None
@@ -119,8 +104,7 @@ class Call(Stream):
         self.path = path = head.path
         self._accepts = head.accepts
         self.encoding = core.options.encoding
-        self._messages = Messages(core.options.most_received, later=True)
-        self._messages.encoding = head.encoding
+        self._expect(core.options.most_received, head.encoding)
         methods = core.methods
         self.method = method = methods.find(path)
         self.rpc = rpc = Rpc(
@@ -148,39 +132,6 @@ class Call(Stream):
             self._run(running.chosen(self))
         if end:
             self._input_over()
-
-    def on_data(self, data: bytes, credit: int, end: bool) -> None:
-        connection = self.connection
-        if self.finished or self.left or self.rpc is None:
-            if not end:
-                connection.wire.consumed(self, credit)
-            return
-        queue = self._queue
-        if not queue:
-            self._let_in = self._messages.partial
-        try:
-            found = self._messages.feed(data)
-            if found and self.task is None:
-                # The one message of a request that is not a stream; grpcio reads no second one either.
-                message = found[0]
-                self._take(message if message.__class__ is not Packed else self._messages.unpacked(message))
-                found = []
-        except BadMessage as error:
-            self._stop_for(error)
-            return
-        if found:
-            queue += found
-            self._wake()
-        if queue:
-            self._held += credit
-            if self._held - self._told >= _STEP:
-                self._tell()
-        else:
-            self._owed += credit  # a part of a message that is next: the rest must be let in
-        if end:
-            self._input_over()
-        elif self._owed >= connection.wire.piece:
-            self.give_back()
 
     def _take(self, message: bytes) -> None:
         method = self.method
@@ -287,65 +238,11 @@ class Call(Stream):
     def _run(self, work: Any) -> None:
         self.task = self.connection.loop.create_task(work)
 
-    async def read(self) -> bytes | None:
-        """The next message, None after the last."""
-        queue = self._queue
-        while not queue:
-            if self._ended:
-                return None
-            if self.left or self.finished:
-                self.check()
-            self._owed += self._held
-            self._held = 0
-            if self._told:
-                self._tell()
-            if self._owed >= self.connection.wire.piece or self._messages.partial:
-                self.give_back()
-                self.connection.flush_soon()
-            self._reader = self.connection.loop.create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-        message = queue.popleft()
-        assert self.rpc is not None
-        share = min(self._held, len(message) + 5 - self._let_in)
-        self._let_in = 0
-        self._held -= share
-        self._owed += share
-        if self._told - self._held >= _STEP:
-            self._tell()
-        if self._owed >= self.connection.wire.piece:
-            self.give_back()
-            self.connection.flush_soon()
-        if message.__class__ is Packed:
-            try:
-                message = self._messages.unpacked(message)
-            except BadMessage as error:
-                self._stop_for(error)
-                await asyncio.sleep(0)  # who asks is mostly the handler, which is cancelled
-                self.check()
-        self.rpc.received += len(message)
-        return message
-
     async def one(self) -> None:
         """Wait for the one message of a request that is not a stream, as ``request``."""
         self.request = await self.read()
         if self.request is None:
             self.finish(UNIMPLEMENTED, f'"{self.path}" requires exactly one request message.')
-
-    def _tell(self) -> None:
-        change, self._told = self._held - self._told, self._held
-        if self.connection.wire.unread(change):
-            self.connection.flush_soon()
-
-    def give_back(self) -> None:
-        credit, self._owed = self._owed, 0
-        self.connection.wire.consumed(self, credit)
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
     def check(self) -> None:
         """Raise if the RPC has ended: its handler may have caught what told it so."""
@@ -473,11 +370,7 @@ class Call(Stream):
 
     def settle(self, error: str = "") -> None:
         """All is over: tell who counts. error: the servicer's exception, by name."""
-        if self._held:
-            self._queue.clear()
-            self._held = 0
-        if self._told:
-            self._tell()
+        self._forget()
         core = self.connection.core
         core.calls.discard(self)
         if self.counted:
