@@ -178,6 +178,7 @@ def test_external_servers_are_verified_against_the_system_and_survive_rotation(m
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     source.set(source.svid, mesh.ca.bundle)
     assert source.client_context(external) is context
+    assert context.options & ssl.OP_NO_RENEGOTIATION
 
     async def main() -> None:
         async with server(mesh.source("reviews").server_context(MutualTls.PERMISSIVE)) as port:

@@ -9,12 +9,11 @@ import time
 
 import pytest
 from inbound_support import LOOPS, SERVER, Authority, TestRuntime
-from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, bytes_of, closed, connected, play, sockets
+from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, bytes_of, connected, play, sockets
 
 from proxyless.model.inbound import MutualTls
 from proxyless.transport import tls_transport
 from proxyless.transport.inbound.accept import AcceptLoop
-from proxyless.transport.tls_transport import secure
 
 every_end = pytest.mark.parametrize("end", ENDS, ids="-".join)
 RECORD = 16384
