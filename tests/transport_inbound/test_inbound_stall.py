@@ -15,7 +15,7 @@ from proxyless.transport import stall
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.protocol import MeshProtocol
 from proxyless.transport.inbound.server_state import MeshServerState
-from proxyless.transport.tls_transport import secure
+from proxyless.transport.tls_handshake import secure
 
 AUTHORITY = Authority()
 SOURCE = AUTHORITY.source(SERVER)

@@ -10,7 +10,8 @@ from inbound_support import Authority
 from tls_transport_support import ENDS, Contexts, Echo, Recorder, World, bytes_of, connected, play
 
 from proxyless.transport import tls_transport
-from proxyless.transport.tls_transport import TlsTransport, secure
+from proxyless.transport.tls_handshake import secure
+from proxyless.transport.tls_transport import TlsTransport
 
 every_end = pytest.mark.parametrize("end", ENDS, ids="-".join)
 RECORD = 16384

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from inbound_support import CLIENT, Authority
 from tls_transport_support import ENDS, Contexts, Peer, Recorder, World, closed, connected, play, sockets
 
-from proxyless.transport.tls_transport import secure
+from proxyless.transport.tls_handshake import secure
 
 every_end = pytest.mark.parametrize("end", ENDS, ids="-".join)
 every_server = pytest.mark.parametrize("end", [end for end in ENDS if end[1] == "server"], ids="-".join)

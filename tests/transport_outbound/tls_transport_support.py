@@ -15,7 +15,8 @@ from typing import Any
 from inbound_support import CLIENT, LOOPS, SERVER, Authority
 
 from proxyless.model.inbound import MutualTls
-from proxyless.transport.tls_transport import TlsTransport, secure
+from proxyless.transport.tls_handshake import secure
+from proxyless.transport.tls_transport import TlsTransport
 
 # Which loop, and which side of the handshake is ours. On uvloop the client's side is uvloop's own TLS.
 ENDS = [("asyncio", "server"), ("asyncio debug", "client"), ("uvloop", "server")]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from proxyless.model.errors import NotReadyError
 from proxyless.model.inbound import MutualTls
 from proxyless.transport.inbound.runtime import InboundRuntime
-from proxyless.transport.tls_transport import secure
+from proxyless.transport.tls_handshake import secure
 
 log = logging.getLogger("proxyless.inbound")
 

@@ -19,7 +19,7 @@ from proxyless.transport.pool.connect import Timings, Wait, max_streams, open_tc
 from proxyless.transport.pool.limits import Gates, Grant, Place, Waiter, gates_of
 from proxyless.transport.pool.store import SWEEP_EVERY, Bucket, Store, worn
 from proxyless.transport.runtime import Runtime
-from proxyless.transport.tls_transport import secure
+from proxyless.transport.tls_handshake import secure
 
 AsyncBucket = Bucket["PooledConnection", AsyncHttp2]
 # What one request has of a connection.

@@ -18,7 +18,7 @@ from proxyless.transport.grpc_client.wire.options import WireOptions
 from proxyless.transport.grpc_wire.errors import Code
 from proxyless.transport.pool.connect import Timings, max_streams, open_tcp
 from proxyless.transport.tls import explain, offering, server_name, verify
-from proxyless.transport.tls_transport import secure
+from proxyless.transport.tls_handshake import secure
 
 logger = logging.getLogger("proxyless.grpc")
 
