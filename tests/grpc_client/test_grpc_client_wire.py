@@ -354,7 +354,9 @@ def test_nobody_reads_more_than_a_window() -> None:
 PACKED = struct.pack(">BL", 1, len(BOMB)) + BOMB
 
 
-@pytest.mark.parametrize("last", [PACKED, struct.pack(">BL", 1, len(HALF)) + HALF, PACKED[:-1]])
+@pytest.mark.parametrize(
+    "last", [PACKED, struct.pack(">BL", 1, len(HALF)) + HALF, PACKED[:-1]], ids=["whole", "half of its gzip", "cut off"]
+)
 def test_what_nobody_reads_stays_compressed(last: bytes) -> None:
     def script(peer: Peer, stream: int) -> None:
         peer.head(stream, *encoded("gzip"))
