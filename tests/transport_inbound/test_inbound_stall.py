@@ -112,13 +112,23 @@ def test_an_application_is_not_held_for_ever(runner: Any, tls: bool, monkeypatch
     runner.run(main())
 
 
-@pytest.mark.parametrize("how", ["connection: close", "idle", "drain", "half-closed", "malformed"])
+@pytest.mark.parametrize("how", ["connection: close", "idle", "drain", "malformed"])
 @pytest.mark.parametrize("paused", [False, True])
 def test_the_end_waits_for_who_reads(
     runner: Any, tls: bool, how: str, paused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if tls and how == "half-closed":
-        pytest.skip("TLS knows no half-close")
+    end(runner, how, monkeypatch, tls=tls, paused=paused)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_end_waits_for_who_reads_and_will_not_write(
+    runner: Any, paused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plaintext: TLS knows no half-close."""
+    end(runner, "half-closed", monkeypatch, tls=False, paused=paused)
+
+
+def end(runner: Any, how: str, monkeypatch: pytest.MonkeyPatch, *, tls: bool, paused: bool) -> None:
     at_once = how == "connection: close"
     monkeypatch.setattr(stall, "STALL_TIMEOUT", 0.2 if at_once else 3600.0)
 
