@@ -1,5 +1,6 @@
 """What processes use, as the kernel counts it."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,5 +37,7 @@ def family(pids: Iterable[int]) -> list[int]:
         pid = waiting.pop()
         found.append(pid)
         for task in Path(f"/proc/{pid}/task").iterdir():
-            waiting += [int(child) for child in (task / "children").read_text().split()]
+            # A thread that ended meanwhile has no children any more.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                waiting += [int(child) for child in (task / "children").read_text().split()]
     return found
