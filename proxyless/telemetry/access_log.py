@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxyless.engine.request import Request
@@ -28,8 +29,7 @@ _LIMIT = 512
 _UNSAFE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 
-def enabled() -> bool:
-    return logger.isEnabledFor(logging.INFO)
+enabled = partial(logger.isEnabledFor, logging.INFO)
 
 
 def safe(value: str | None) -> str:

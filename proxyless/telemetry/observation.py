@@ -136,7 +136,8 @@ class ServerObservation:
 
     def load(self) -> LoadReport | None:
         """What the answer tells the caller of this server's load; None, as it mostly is, for nothing."""
-        return self._telemetry.server_metrics.of_call(self.context.metrics)
+        recorded, recorder = self.context.metrics, self._telemetry.server_metrics
+        return None if recorded is None and not recorder.with_calls else recorder.of_call(recorded)
 
     def end(
         self,

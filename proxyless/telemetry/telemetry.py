@@ -23,6 +23,7 @@ from proxyless.telemetry.metrics import Metrics
 from proxyless.telemetry.observation import ClientObservation, Connection, Ending, ServerObservation
 from proxyless.telemetry.request_id import acceptable, new_request_id
 from proxyless.telemetry.trace_context import (
+    NO_FORMATS,
     TRACE_HEADERS,
     Formats,
     Incoming,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from proxyless.telemetry.tracing import Span
 
 _NO_TRACE = Incoming()
-_NO_FORMATS = Formats.NONE
 # What is read of the headers of a request that arrives.
 READ_HEADERS = TRACE_HEADERS | TIMEOUT_HEADERS | {"x-request-id"}
 # What goes on from a request to those made for it; an application may say it itself.
@@ -230,7 +230,8 @@ class Telemetry:
         """Called by ``ServerObservation.end``."""
         seconds = time.monotonic() - seen.started
         if self._enabled:
-            own, connection, kind, metrics = self.own, seen.connection, label_sets.protocol(seen.head), self.metrics
+            own, connection, metrics = self.own, seen.connection, self.metrics
+            kind = label_sets.protocol(seen.head) if seen.head.content_type else "http"
             # What the series' labels are made of: strings whose hashes are known, and a number.
             key = "destination", own.principal, connection.principal, kind, status, flags, grpc_status
             series = metrics.known.get(key)
@@ -287,7 +288,7 @@ class Telemetry:
         if parent is None:
             trace = new_trace()
             sampled = self._sampling.decide(trace.trace_id, decided)
-            if sampled or formats is not _NO_FORMATS:
+            if sampled or formats is not NO_FORMATS:
                 trace = trace._replace(sampled=sampled, formats=formats)
         else:
             sampled = self._sampling.decide(parent.trace_id, decided)

@@ -46,7 +46,7 @@ class Formats(enum.Flag):
 
 
 # Looking a member up in an enum's class costs Python 3.11 more than comparing with it.
-_NO_FORMATS = Formats.NONE
+NO_FORMATS = Formats.NONE
 _ODD = frozenset("13579bdf")
 
 
@@ -142,7 +142,7 @@ def inject(context: TraceContext) -> list[tuple[str, str]]:
 def inject_further(context: TraceContext) -> list[tuple[str, str]]:
     """Those of them beside ``traceparent``; most contexts have none."""
     lines = [("tracestate", context.state)] if context.state else []
-    if context.formats is _NO_FORMATS:
+    if context.formats is NO_FORMATS:
         return lines
     flag = "1" if context.sampled else "0"
     if Formats.B3_SINGLE in context.formats:

@@ -12,7 +12,7 @@ from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.telemetry.trace_context import inject_further, traceparent
+from proxyless.telemetry.trace_context import NO_FORMATS, inject_further, traceparent
 from proxyless.transport.inbound.connection import Connection
 from proxyless.transport.inbound.head import read
 from proxyless.transport.inbound.runtime import InboundRuntime
@@ -75,8 +75,8 @@ def application_headers(request: ServedRequest, seen: ServerObservation) -> list
         (b"x-request-id", context.request_id.encode("ascii")),
         (b"traceparent", traceparent(trace).encode("ascii")),
     ]
-    if further := inject_further(trace):
-        lines += [(name.encode("ascii"), value.encode("latin-1")) for name, value in further]
+    if trace.state or trace.formats is not NO_FORMATS:
+        lines += [(name.encode("ascii"), value.encode("latin-1")) for name, value in inject_further(trace)]
     return lines
 
 

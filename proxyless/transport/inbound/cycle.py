@@ -161,7 +161,8 @@ class Cycle:
                 logger.error("ASGI callable returned without %s response.", what)
                 self._fail()
         finally:
-            self._end()
+            if self._seen is not None:
+                self._end()
             if self.task is not None:
                 protocol.tasks.discard(self.task)
 
@@ -344,7 +345,8 @@ class Cycle:
     def _complete(self) -> None:
         self.response_complete = True
         self._end()
-        self.wake()
+        if self._awaited is not None:
+            self._awaited.set()
         if not self.keep_alive:
             self._protocol.close()
         self._protocol.on_response_complete()

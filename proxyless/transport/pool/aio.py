@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from proxyless.model.cluster import UpstreamTls
 from proxyless.model.errors import IdentityError, NotReadyError
 from proxyless.transport import tls as tls_layer
 from proxyless.transport.http1.aio import AsyncConnection
@@ -66,17 +65,16 @@ class AsyncPool:
         self._gates: Gates = gates_of(runtime)
         self._sweeping = False
         self._ahead: set[asyncio.Task[None]] = set()
+        self._identity = runtime.identity
+        generation = partial(tls_layer.generation_of, runtime.identity)
         self.store: Store[PooledConnection, AsyncHttp2] = Store(
-            runtime.snapshot, self._generation, runtime.identity.still_good
+            runtime.snapshot, generation, runtime.identity.still_good
         )
         self.all: weakref.WeakSet[PooledConnection | AsyncHttp2] = weakref.WeakSet()
 
-    def _generation(self, tls: UpstreamTls | None) -> int:
-        return tls_layer.generation_of(self._runtime.identity, tls)
-
     def take(self, bucket: AsyncBucket) -> AsyncUse | None:
         """What can be used at once."""
-        generation = self._generation(bucket.tls)
+        generation = tls_layer.generation_of(self._identity, bucket.tls)
         found: PooledConnection | AsyncHttp2 | None
         if bucket.shared:
             found = self.store.share(bucket, generation, time.monotonic())
@@ -183,7 +181,7 @@ class AsyncPool:
         return made
 
     def _give(self, bucket: AsyncBucket, connection: PooledConnection) -> None:
-        generation = self._generation(bucket.tls)
+        generation = tls_layer.generation_of(self._identity, bucket.tls)
         now = time.monotonic()
         wanted = bucket.waiting and self.store.keeps(bucket, connection, generation, now) and connection.usable()
         if wanted and self._gates.of(bucket.cluster.name).hand(bucket, connection):
@@ -194,7 +192,7 @@ class AsyncPool:
         gate = self._gates.of(bucket.cluster.name)
         while bucket.waiting and connection.room > 0 and not worn(connection, bucket, time.monotonic()):
             gate.hand(bucket, connection.claim())
-        generation = self._generation(bucket.tls)
+        generation = tls_layer.generation_of(self._identity, bucket.tls)
         self.store.offer(bucket, connection, generation, time.monotonic())
 
     def _changed(self, bucket: AsyncBucket, place: Place, connection: AsyncHttp2) -> None:
