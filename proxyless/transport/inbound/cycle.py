@@ -146,7 +146,22 @@ class Cycle:
                 return
             serve_from_here(seen.context)
             answering: Any = app.app(self._scope(seen), self.receive, self.send)
-            result = await (self._stepped(answering) if type(answering) is CoroutineType else answering)
+            if type(answering) is CoroutineType:
+                # Most applications answer in their first step: no turn of the loop is asked for, in which the head of
+                # an answer would go without its body.
+                self._stepping = True
+                try:
+                    awaited = answering.send(None)
+                except StopIteration as ended:
+                    result: object = ended.value
+                else:
+                    self._stepping = False
+                    self.flush()
+                    result = await _further(answering, awaited)
+                finally:
+                    self._stepping = False
+            else:
+                result = await answering
         except BaseException as error:
             self._error = type(error).__name__
             logger.error("Exception in ASGI application\n", exc_info=error)
@@ -165,33 +180,6 @@ class Cycle:
                 self._end()
             if self.task is not None:
                 protocol.tasks.discard(self.task)
-
-    @coroutine
-    def _stepped(self, answering: Any) -> Generator[object, object, object]:
-        """``await`` a coroutine, and know whether the head's body can follow yet in the same step of the task: most
-        applications answer in their first, and the loop need not be asked for a turn in which the head would go alone.
-        """
-        self._stepping = True
-        try:
-            awaited = answering.send(None)
-        except StopIteration as ended:
-            return ended.value
-        finally:
-            self._stepping = False
-        self.flush()
-        while True:
-            try:
-                yield awaited
-            except GeneratorExit:
-                answering.close()
-                raise
-            except BaseException as error:  # the task is cancelled
-                try:
-                    awaited = answering.throw(error)
-                except StopIteration as ended:
-                    return ended.value
-            else:
-                return (yield from answering)
 
     def _scope(self, seen: ServerObservation) -> Scope:
         """ASGI's, all of it the application's to write to."""
@@ -390,3 +378,21 @@ class Cycle:
             error=self._error,
             grpc_status=self.grpc_status,
         )
+
+
+@coroutine
+def _further(answering: Any, awaited: object) -> Generator[object, object, object]:
+    """``await`` a coroutine that was begun, and waits for ``awaited``."""
+    while True:
+        try:
+            yield awaited
+        except GeneratorExit:
+            answering.close()
+            raise
+        except BaseException as error:  # the task is cancelled
+            try:
+                awaited = answering.throw(error)
+            except StopIteration as ended:
+                return ended.value
+        else:
+            return (yield from answering)
