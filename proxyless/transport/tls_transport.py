@@ -53,7 +53,7 @@ class TlsTransport(asyncio.Transport):
         self._loop = loop
         self._secured = secured
         self._descriptor = secured.fileno()
-        # Where ``recv`` and ``send`` of Python's socket lead to: the way there costs a busy server a tenth of its time.
+        # Where ``recv`` and ``send`` of Python's socket lead to, by five and two further calls for each message.
         inner = getattr(secured, "_sslobj", None) if PLAIN_END else None
         self._recv: Callable[[int], bytes] = secured.recv if inner is None else inner.read
         self._send: Callable[[bytes | bytearray | memoryview], int] = secured.send if inner is None else inner.write
