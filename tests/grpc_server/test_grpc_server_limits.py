@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from grpc_support import SERVICE, Echo, GrpcTestRuntime, plaintext, started
-from test_grpc_server_hostile import CODE, PATIENCE, changed
+from grpc_support import SERVICE, Echo, GrpcTestRuntime, plaintext
+from test_grpc_server_hostile import CODE, PATIENCE, changed, served
 from wire_client import Call, Client, client, until
 
 from proxyless.transport.grpc_server import connection as connections
@@ -32,17 +32,10 @@ async def waiting(port: int, echo: Echo, *, answers: bool) -> AsyncIterator[tupl
                     return
 
 
-@contextlib.asynccontextmanager
-async def limited(
+def limited(
     runtime: GrpcTestRuntime, *options: tuple[str, int], echo: Echo | None = None
-) -> AsyncIterator[tuple[int, MeshGrpcServer]]:
-    server = started(runtime, echo or Echo(), options=options)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield port, server
-    finally:
-        await server.stop(None)
+) -> contextlib.AbstractAsyncContextManager[tuple[int, MeshGrpcServer]]:
+    return served(runtime, echo, options=options)
 
 
 async def ended(one: Client) -> None:
