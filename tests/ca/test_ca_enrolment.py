@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ca_stack import Stack, stack
+from free_ports import free_port
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -303,9 +304,7 @@ def test_rotation_enrols_renews_and_survives_a_restart_with_another_root(
     source, rotated = IdentitySource(), asyncio.Queue[Any]()
 
     async def main() -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         enrolment = Enrolment(f"127.0.0.1:{port}", source, lambda: read_file(token_file), within=5)
         rotation = CertificateRotation(source, enrolment, on_rotated=rotated.put_nowait)
         failed = asyncio.Event()

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import grpc
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from free_ports import free_port
 from google.protobuf.struct_pb2 import Struct
 
 from proxyless.control_plane.ads.service import DELTA_METHOD, METHOD, SERVICE
-from proxyless.envoy.free_ports import choose_ports
 from proxyless.identity.control_plane import control_plane_id
 from proxyless.identity.enrol import enrol
 from proxyless.identity.svid import Svid, TrustBundle
@@ -57,8 +57,7 @@ class RunningControlPlane:
     def addresses(self) -> dict[str, str]:
         """Those that it had before; at first, ports that nobody gets before it has them."""
         names = ("xds", "xds_tls", "http")
-        free = choose_ports([("127.0.0.1", 0, "")] * len(names))
-        return {name: self.at.get(name, f"127.0.0.1:{port}") for name, port in zip(names, free, strict=True)}
+        return {name: self.at.get(name) or f"127.0.0.1:{free_port()}" for name in names}
 
     def start(self) -> None:
         """Start, on the same ports as before if it ran before, and wait until it is ready."""
@@ -297,7 +296,7 @@ def start_workload(running: RunningControlPlane, name: str) -> subprocess.Popen[
         [sys.executable, __file__, str(running.state_dir), json.dumps(running.at), name],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=dict(os.environ),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
     try:

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from envoy.config.route.v3 import route_pb2
+from free_ports import free_port
 from in_process_control_plane import InProcessControlPlane
 from running_control_plane import RunningControlPlane, until
 from running_envoy import Envoy, running_envoy
@@ -75,9 +75,8 @@ def envoy(request: pytest.FixtureRequest, running: InProcessControlPlane, tmp_pa
 @contextlib.contextmanager
 def sidecar(folder: Path, running: RunningControlPlane, *, delta: bool) -> Iterator[Envoy]:
     """An Envoy with the routes of one."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with running_envoy(folder, running.at["xds"], delta=delta, node="envoy", metadata={OUTBOUND_PORT: port}) as made:
+    metadata = {OUTBOUND_PORT: free_port()}
+    with running_envoy(folder, running.at["xds"], delta=delta, node="envoy", metadata=metadata) as made:
         until_synced(running, "envoy", "routes")
         yield made
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import httpx
 import httpx2
+from free_ports import free_port
 
 import proxyless
 from proxyless.cli.demo.processes import Processes
-from proxyless.envoy.free_ports import choose_ports
 
 APPS = Path(__file__).parent / "apps"
 Found = TypeVar("Found")
@@ -46,11 +46,8 @@ class LocalMesh:
 
     def start_control_plane(self, *arguments: str) -> None:
         """On free ports the first time; a restart takes the same ports, as a real one would."""
-        free = choose_ports([("127.0.0.1", 0, "")] * 3)
-        at = {
-            key: str(self.addresses.get(key, f"127.0.0.1:{port}"))
-            for key, port in zip(("xds", "xds_tls", "http"), free, strict=True)
-        }
+        names = ("xds", "xds_tls", "http")
+        at = {name: str(self.addresses.get(name) or f"127.0.0.1:{free_port()}") for name in names}
         (self.state_dir / "control-plane.json").unlink(missing_ok=True)
         self.processes.start(
             "control-plane",

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx2
+from free_ports import free_port
 
 import proxyless
 from proxyless.cli.demo.processes import Processes
@@ -194,7 +195,7 @@ class EnvoyMesh:
 
     def sidecar(self, name: str, service: str, app_port: int, *arguments: str, **environment: str) -> Sidecar:
         own = ("--service", service, "--service-account", service, "--app-port", str(app_port))
-        ports = ("--outbound-port", "0", "--admin-port", str(_free_port()), "--concurrency", "1")
+        ports = ("--outbound-port", "0", "--admin-port", str(free_port()), "--concurrency", "1")
         environment["TMPDIR"] = str(self.temporary)
         self.processes.start(name, "envoy", "sidecar", *own, *ports, *arguments, **environment)
         inbound = until(name, lambda: self._said(name, r"sidecar of \S+ on port (\S+) as"))
@@ -255,12 +256,6 @@ class EnvoyMesh:
     def _said(self, name: str, pattern: str) -> re.Match[str] | None:
         self.processes.check()
         return re.search(pattern, self.log(name))
-
-
-def _free_port() -> int:
-    from proxyless.envoy.free_ports import choose_ports
-
-    return choose_ports([("127.0.0.1", 0, "")])[0]
 
 
 def file_contents(folder: Path) -> Iterator[bytes]:

@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from envoy_mesh import EnvoyMesh, Sidecar, plain_server, until
-
-from proxyless.envoy.free_ports import choose_ports
+from free_ports import free_ports
 
 
 class EchoHandler(socketserver.StreamRequestHandler):
@@ -321,7 +320,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("l")
     mesh = EnvoyMesh(folder)
-    ports = Ports(*choose_ports([("127.0.0.1", 0, "")] * 9))
+    ports = Ports(*free_ports(9))
     path = folder / "s"
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(plain_server("plain"))

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import pytest
 import uvloop
+from free_ports import free_port
 from grpc_client_support import PATIENCE, TARGET, Backend, FakeRuntime, cluster, forward, retrying, world
 from wire_server import GOAWAY, HEAD, HEADERS, OK, RST_STREAM, Peer, Script, WireServer
 
-from proxyless.envoy.free_ports import choose_ports
 from proxyless.model.cluster import ConnectionOptions, TcpKeepalive
 from proxyless.transport import stall
 from proxyless.transport.grpc_client import AioMeshChannel
@@ -187,7 +187,7 @@ def test_what_is_no_server(first: bytes | None) -> None:
 
     async def scenario() -> None:
         async with WireServer(gone, first=first) as server:
-            port = server.port if first is not None else choose_ports([("127.0.0.1", 0, "")])[0]
+            port = server.port if first is not None else free_port()
             runtime = runtime_of(port, connect_timeout=0.2 if first == b"" else 30.0)
             async with AioMeshChannel(runtime, TARGET) as channel:
                 for _ in range(2):
@@ -562,7 +562,7 @@ def test_an_endpoint_that_comes_back(backend: Start) -> None:
     """Connected to again by itself, and by who waits for it."""
 
     async def scenario() -> None:
-        (port,) = choose_ports([("127.0.0.1", 0, "")])
+        port = free_port()
         runtime = FakeRuntime(world([cluster(port)], forward("ratings", retry=retrying("connect-failure"))))
         async with AioMeshChannel(runtime, TARGET) as channel:
             method: Any = channel.unary_unary("/test.Echo/Unary")

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from local_mesh import LocalMesh, until
 
 import proxyless
 from proxyless.cli.demo.processes import DemoError
-from proxyless.envoy.free_ports import choose_ports
 from proxyless.model.errors import ConfigurationError
 
 APPS = Path(__file__).parent / "apps"
@@ -19,7 +19,7 @@ FILES = ("cert-chain.pem", "key.pem", "root-cert.pem")
 
 def test_unmodified_programs_join_the_mesh(local: LocalMesh, tmp_path: Path) -> None:
     local.start_control_plane()
-    (port,) = choose_ports([("127.0.0.1", 0, "")])
+    port = free_port()
     us = ("--service", "echo", "--certificates", str(tmp_path / "server"), "--port", str(port))
     program = (sys.executable, str(APPS / "xds_server.py"), str(port))
     local.processes.start("server", "bootstrap", *us, "--", *program)

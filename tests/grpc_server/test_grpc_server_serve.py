@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from free_ports import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from local_mesh import LocalMesh, until
@@ -14,7 +15,6 @@ from xds.data.orca.v3.orca_load_report_pb2 import OrcaLoadReport
 from xds.service.orca.v3.orca_pb2 import OrcaLoadReportRequest
 
 import proxyless
-from proxyless.envoy.free_ports import choose_ports
 from proxyless.model.errors import ConfigurationError
 from proxyless.transport.grpc_server.servicers import load_servicer
 
@@ -37,7 +37,7 @@ def pb2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def serve(local: LocalMesh, name: str = "greeter", what: str = "greeter:Greeter") -> int:
-    (port,) = choose_ports([("127.0.0.1", 0, "")])
+    port = free_port()
     arguments = ("serve", "--grpc", what, "--service", "greeter", "--service-account", "greeter", "--port", str(port))
     local.processes.start(name, *arguments, cwd=APPS)
     return port

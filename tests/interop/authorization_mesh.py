@@ -14,11 +14,11 @@ import httpx2
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from envoy_mesh import EnvoyMesh, Sidecar, plain_server, until
+from free_ports import free_ports
 from grpc_mesh import GrpcMesh
 from running_control_plane import RunningControlPlane
 
 import proxyless
-from proxyless.envoy.free_ports import choose_ports
 
 GRPC_APPS = Path(__file__).parent.parent / "grpc_server" / "apps"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -174,7 +174,7 @@ def guarded_mesh(folder: Path) -> Iterator[Guarded]:
     mesh = EnvoyMesh(folder)
     # The control plane fetches keys from here.
     mesh.processes.environment["NO_PROXY"] = "127.0.0.1"
-    ports = choose_ports([("127.0.0.1", 0, "")] * 4)
+    ports = free_ports(4)
     tcp, closed, web, greeter = ports
     with contextlib.ExitStack() as stack:
         plain, keys = stack.enter_context(plain_server("plain")), stack.enter_context(key_server())

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from free_ports import free_port
 from running_control_plane import RunningControlPlane
-
-from proxyless.envoy.free_ports import choose_ports
 
 PROGRAMS = Path(__file__).parent / "programs"
 DEADLINE = 60.0
@@ -120,7 +119,7 @@ class GrpcMesh:
         self, name: str, service: str, version: str = "", account: str = "", load: float = 0.0
     ) -> Iterator[Program]:
         """load: that it tells with each answer, 0 for none."""
-        (port,) = choose_ports([("127.0.0.1", 0, "")])
+        port = free_port()
         account = account or service
         with self._started("grpc_server", name, service, account, version=version, port=port, load=load) as made:
             made.port = port  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from envoy.config.cluster.v3 import cluster_pb2
+from free_ports import free_port, free_ports
 from running_envoy import Envoy, started_envoy
 from valid_worlds import TARGETS, at_generation
 
@@ -29,7 +30,6 @@ from proxyless.control_plane.translate.translator import Translator
 from proxyless.control_plane.world import World
 from proxyless.control_plane.xds_services import XdsServices
 from proxyless.envoy.bootstrap import Node, Ports, bootstrap
-from proxyless.envoy.free_ports import choose_ports
 from proxyless.envoy.sds import SecretServer
 from proxyless.identity.request import CertificateRequest
 from proxyless.identity.source import IdentitySource
@@ -203,7 +203,7 @@ def _with_endpoints(clusters: Mapping[str, bytes]) -> set[str]:
 @contextlib.contextmanager
 def envoy(judges: Judges, directory: Path, *, delta: bool) -> Iterator[Envoy]:
     """A sidecar as ``proxyless envoy sidecar`` starts one, on the plaintext port."""
-    outbound, inbound, app = choose_ports([("127.0.0.1", 0, "")] * 3)
+    outbound, inbound, app = free_ports(3)
     name = "envoy-delta" if delta else "envoy-sotw"
     admin = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     config = bootstrap(
@@ -237,7 +237,7 @@ def envoy(judges: Judges, directory: Path, *, delta: bool) -> Iterator[Envoy]:
 @contextlib.contextmanager
 def grpc_programs(judges: Judges, targets: Sequence[str] = TARGETS) -> Iterator[int]:
     """gRPC's own client with a channel to each target, and its server: how many streams they have."""
-    (port,) = choose_ports([("127.0.0.1", 0, "")])
+    port = free_port()
     labels = {"app": "reviews", "version": "v1", "security.istio.io/tlsMode": "istio"}
     files = {"plugin_name": "file_watcher", "config": judges.files}
     bootstrap = {

@@ -1,0 +1,38 @@
+"""Ports for the processes of tests: no two get the same, also while one is down between its end and its next start."""
+
+import itertools
+import os
+import random
+import socket
+from collections.abc import Iterator
+
+# Below those that the product's own choice (10000 and up) and the kernel's (32768 and up) give to others.
+_LOWEST, _WORKERS, _EACH = 2_000, 16, 500
+
+
+def _own() -> Iterator[int]:
+    """This test worker's ports, round and round, from a random one: another run may go on beside this one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _WORKERS
+    first = random.randrange(_EACH)
+    return (_LOWEST + worker * _EACH + (first + count) % _EACH for count in itertools.count())
+
+
+_ports = _own()
+
+
+def free_port() -> int:
+    """One that nobody listens on, and that no other test of this run is given before 500 more were asked for."""
+    for port in itertools.islice(_ports, _EACH):
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+                one.listen(1)
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"none of {_EACH} ports is free: end what is left of earlier test runs")
+
+
+def free_ports(count: int) -> list[int]:
+    return [free_port() for _ in range(count)]
