@@ -14,11 +14,11 @@ def write_certificates(folder: Path) -> None:
     """``ca.pem``, and ``server.pem`` and ``client.pem`` with their keys; P-256 as the mesh's."""
     authority = ec.generate_private_key(ec.SECP256R1())
     issuer = _name("benchmark CA")
-    root = _sign(issuer, authority.public_key(), issuer, authority, x509.BasicConstraints(ca=True, path_length=0))
+    root = _sign(issuer, authority.public_key(), issuer, authority, ca=True)
     (folder / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
     for who in ("server", "client"):
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _sign(_name(who), key.public_key(), issuer, authority, x509.BasicConstraints(ca=False, path_length=None))
+        leaf = _sign(_name(who), key.public_key(), issuer, authority, ca=False)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -34,9 +34,16 @@ def _sign(
     key: ec.EllipticCurvePublicKey,
     issuer: x509.Name,
     authority: ec.EllipticCurvePrivateKey,
-    constraints: x509.BasicConstraints,
+    *,
+    ca: bool,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
+    # Python 3.13 verifies strictly (RFC 5280 section 4.2.1.9): a CA must say that it signs certificates.
+    usages = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    usage = dict.fromkeys(usages, False) | {"key_cert_sign" if ca else "digital_signature": True}
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     return (
         x509.CertificateBuilder()
@@ -46,7 +53,8 @@ def _sign(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(minutes=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(constraints, critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
         .add_extension(names, critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
