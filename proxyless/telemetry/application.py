@@ -59,7 +59,7 @@ class serving:  # used like a function; as a generator it would cost each reques
 def serve_from_here(context: RequestContext) -> None:
     """As ``serving``, in a task that does nothing else: what is set ends with it, so nothing is put back."""
     current.set(context)
-    if (api := _open_telemetry()) is not None:
+    if (api := _loaded[0] if _loaded else _open_telemetry()) is not None:
         api.enter(context.trace)
 
 

@@ -13,8 +13,6 @@ from proxyless.telemetry.context import RequestContext
 from proxyless.telemetry.trace_context import TraceContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from proxyless.engine.record import CallRecord
     from proxyless.telemetry.rpc_tracing import RpcSpan
     from proxyless.telemetry.telemetry import Telemetry
@@ -139,11 +137,10 @@ class ServerObservation:
         recorded, recorder = self.context.metrics, self._telemetry.server_metrics
         return None if recorded is None and not recorder.with_calls else recorder.of_call(recorded)
 
-    def end(
+    def end(  # noqa: PLR0917  positions are cheaper than names, for every request
         self,
         status: int,
-        flags: Iterable[Flag] = (),
-        *,
+        flags: tuple[Flag, ...] = (),
         request_bytes: int = 0,
         response_bytes: int = 0,
         reason: str = "",
@@ -156,6 +153,4 @@ class ServerObservation:
         """
         if not self._ended:
             self._ended = True
-            self._telemetry.end_server(
-                self, status, tuple(flags), request_bytes, response_bytes, reason, error, grpc_status
-            )
+            self._telemetry.end_server(self, status, flags, request_bytes, response_bytes, reason, error, grpc_status)

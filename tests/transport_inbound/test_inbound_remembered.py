@@ -9,7 +9,7 @@ from proxyless.transport.inbound import head, response_head, target
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((target, "_targets"), (head, "_names"), (head, "_hosts"), (response_head, "_lines")):
+    for module, name in ((target, "_targets"), (head, "_names"), (head, "_hosts"), (response_head, "_heads")):
         monkeypatch.setattr(module, name, {})
 
 
@@ -50,7 +50,7 @@ def test_hosts_and_names_are_remembered_up_to_a_bound() -> None:
     assert len(head._names) <= 1024 and max(map(len, head._names)) <= 64
 
 
-def test_lines_of_answers() -> None:
+def test_heads_of_answers() -> None:
     lines: list[Any] = [
         (b"Content-Type", b"text/plain"),
         [b"x", bytearray(b"1")],
@@ -58,20 +58,50 @@ def test_lines_of_answers() -> None:
         (b"Content-Length", b"2"),
     ]
     for _ in range(2):
-        plain, framing = response_head.head_lines(lines)
-        assert plain == [b"content-type: text/plain\r\n", b"x: 1\r\n", b"set-cookie: secret\r\n"]
-        assert [(line.name, line.value) for line in framing] == [(b"content-length", b"2")]
+        answer = response_head.response_head(200, iter(lines))
+        assert (
+            answer.text
+            == b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nx: 1\r\nset-cookie: secret\r\ncontent-length: 2\r\n"
+        )
+        assert (answer.length, answer.chunked, answer.closes, answer.grpc_status) == (2, False, False, "")
     # Nobody's secrets, nor what never comes again.
-    assert set(response_head._lines) == {(b"Content-Type", b"text/plain"), (b"Content-Length", b"2")}
+    assert not response_head._heads
+    steady = [(b"Content-Type", b"text/plain"), (b"Connection", b"x, Close"), (b"Transfer-Encoding", b"Chunked")]
+    for _ in range(2):
+        answer = response_head.response_head(200, steady)
+        assert answer.text == b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: x, Close\r\n"
+        assert (answer.length, answer.chunked, answer.closes) == (None, True, True)
+    assert response_head._heads == {(200, tuple(steady)): answer}
     for number in range(3000):
-        response_head.head_lines([(b"content-length", b"%d" % number)])
-    response_head.head_lines([(b"vary", b"a" * 1000)])
-    assert len(response_head._lines) <= 1024
-    assert all(len(value) <= 128 for _, value in response_head._lines)
+        assert response_head.response_head(200, [(b"content-length", b"%d" % number)]).length == number
+    for strange in (
+        [(b"vary", b"a" * 1000)],
+        [(b"vary", b"a")] * 1000,
+        [(b"x-%d" % number, b"") for number in range(9)],
+    ):
+        response_head.response_head(200, strange)
+    assert len(response_head._heads) <= 1024
+    assert all(len(lines) == 1 and len(lines[0][1]) <= 128 for _, lines in response_head._heads)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [(b"content-length", b"1"), (b"content-length", b"1")],
+        [(b"content-length", b"+1")],
+        [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")],
+        [(b"transfer-encoding", b"gzip")],
+        [(b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"chunked")],
+    ],
+)
+def test_heads_that_leave_open_where_the_body_ends(lines: list[tuple[bytes, bytes]]) -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"Content-Length|Transfer-Encoding"):
+            response_head.response_head(200, lines)
 
 
 @pytest.mark.parametrize("line", [(b"x", b"a\nb"), (b"x y", b"a"), (b"", b"a"), (b"content-type", b"a\x00")])
 def test_what_would_be_more_than_one_line_is_refused_each_time(line: tuple[bytes, bytes]) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="Invalid HTTP header"):
-            response_head.head_lines([line])
+            response_head.response_head(200, [line])

@@ -10,6 +10,7 @@ from proxyless.engine.caller import Caller
 from proxyless.engine.inbound import ALLOW, decide, listener_of
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
+from proxyless.model.snapshot import Snapshot
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.telemetry.trace_context import NO_FORMATS, inject_further, traceparent
@@ -61,6 +62,32 @@ def judge(request: ServedRequest, caller: Caller, runtime: InboundRuntime, port:
     request.kept = [line for line in request.kept if line[0].decode("latin-1") not in verdict.remove]
     request.kept += [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.add]
     return None
+
+
+class Gate:
+    """Judges the requests of one connection. What does not depend on the request is found once for each snapshot."""
+
+    __slots__ = ("_caller", "_open", "_port", "_runtime", "_snapshot")
+
+    def __init__(self, caller: Caller, runtime: InboundRuntime, port: int) -> None:
+        self._caller = caller
+        self._runtime = runtime
+        self._port = port
+        self._snapshot: Snapshot | None = None
+        self._open = False
+
+    def judge(self, request: ServedRequest) -> Respond | None:
+        """As the function of this name."""
+        snapshot = self._runtime.snapshot()
+        if snapshot is not self._snapshot:
+            listener = listener_of(snapshot.inbound, self._port)
+            # Without filters only the connection counts.
+            filtered = listener is not None and listener.filters
+            self._open = not filtered and decide(listener, self._caller, request) is ALLOW
+            self._snapshot = snapshot
+        if self._open and not request.problem:
+            return None
+        return judge(request, self._caller, self._runtime, self._port)
 
 
 def application_headers(request: ServedRequest, seen: ServerObservation) -> list[Line]:

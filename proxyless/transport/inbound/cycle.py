@@ -16,8 +16,8 @@ from proxyless.engine.steps import Flag
 from proxyless.model.load_report import HEADER
 from proxyless.telemetry.application import serve_from_here
 from proxyless.telemetry.observation import ServerObservation
-from proxyless.transport.inbound.admission import Message, Scope, application_headers, judge, refuse
-from proxyless.transport.inbound.response_head import STATUS_LINES, head_lines
+from proxyless.transport.inbound.admission import Message, Scope, application_headers, refuse
+from proxyless.transport.inbound.response_head import response_head
 from proxyless.transport.inbound.served_request import ServedRequest
 from proxyless.transport.inbound.target import Target
 
@@ -34,7 +34,6 @@ _HIGH_WATER = 64 * 1024
 BODY_TIMEOUT = 300.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = b"Internal Server Error"
-_NO_BODY = frozenset({204, 304})
 _LOAD = HEADER.encode()
 
 
@@ -107,12 +106,12 @@ class Cycle:
         self._buffered = 0
         self._delivered = False
         self._awaited: asyncio.Event | None = None
-        # Of the response: whether it began, its head while that waits for the body, and how much body may follow.
+        # Of the response: whether it began, its head while that waits for the body, and from then on how the body ends.
         self._started = self._stepping = False
         self._head = b""
-        self._no_body = False
-        self._chunked = False
-        self._left: int | None = None
+        self._no_body: bool
+        self._chunked: bool
+        self._left: int | None
 
     # Told by the connection
 
@@ -138,10 +137,8 @@ class Cycle:
         """Judge the request; let the application answer it, or answer for it. Never raises."""
         protocol, request = self._protocol, self._request
         try:
-            runtime, connection = app.runtime, protocol.facts
-            self._seen = seen = runtime.telemetry.begin_server(request, connection.observed, request.told)
-            refusal = judge(request, connection.caller, runtime, protocol.port)
-            if refusal is not None:
+            self._seen = seen = protocol.telemetry.begin_server(request, protocol.facts.observed, request.told)
+            if (refusal := protocol.gate.judge(request)) is not None:
                 await refuse({"type": "http", "method": request.method}, self.send, refusal, seen)
                 return
             serve_from_here(seen.context)
@@ -184,17 +181,22 @@ class Cycle:
     def _scope(self, seen: ServerObservation) -> Scope:
         """ASGI's, all of it the application's to write to."""
         protocol, request, target = self._protocol, self._request, self._target
-        scope = protocol.common_scope.copy()
-        scope["asgi"] = scope["asgi"].copy()
-        scope["http_version"] = self._version
-        scope["method"] = request.method
-        scope["path"] = target.path
-        scope["raw_path"] = target.raw_path
-        scope["query_string"] = self._query
-        scope["headers"] = application_headers(request, seen)
-        scope["state"] = protocol.app_state.copy()
-        scope["extensions"] = protocol.facts.extensions(handled=True)
-        return scope
+        return {
+            "type": "http",
+            "asgi": protocol.asgi.copy(),
+            "http_version": self._version,
+            "server": protocol.server,
+            "client": protocol.client,
+            "scheme": protocol.scheme,
+            "root_path": "",
+            "method": request.method,
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": self._query,
+            "headers": application_headers(request, seen),
+            "state": protocol.app_state.copy(),
+            "extensions": protocol.facts.extensions(handled=True),
+        }
 
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
@@ -244,56 +246,29 @@ class Cycle:
 
     def _start(self, message: Message) -> None:
         status = message["status"]
-        if not 200 <= status <= 999:
-            # What follows an informational head is the next head: its body would be read as one.
-            raise RuntimeError(f"Invalid HTTP status {status}.")
-        protocol, version = self._protocol, self._version
-        plain, framing = head_lines(message.get("headers", ()))
-        content = [
-            STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
-            protocol.server_state.default_lines,
-            *plain,
-        ]
-        # Anew: an earlier head may have been refused half-way.
-        self._left, self._chunked = None, False
-        closes = False
-        for line in framing:
-            value = line.value
-            if line.name == b"content-length":
-                if not value.isdigit() or self._left is not None:
-                    raise RuntimeError("Invalid Content-Length.")
-                self._left = int(value)
-            elif line.name == b"transfer-encoding":
-                if value.lower() != b"chunked" or self._chunked:
-                    raise RuntimeError("Invalid Transfer-Encoding: the server's own is chunked.")
-                if version == "1.0":
-                    continue
-                self._chunked = True
-            elif line.name == b"connection":
-                closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
-            else:
-                self.grpc_status = value.decode("latin-1")[:3]
-            content.append(line.text)
-        if self._chunked and self._left is not None:
-            raise RuntimeError("Content-Length and Transfer-Encoding exclude each other.")
+        head = response_head(status, message.get("headers", ()))
+        protocol = self._protocol
+        self._no_body = no_body = head.bodiless or self._request.method == "HEAD"
+        self._left = head.length
+        further = b""
+        # To HTTP/1.0 the end of the connection is the end of the body.
+        self._chunked = head.length is None and self._version != "1.0" and (head.chunked or not no_body)
+        if self._chunked:
+            further = b"transfer-encoding: chunked\r\n"
         if self._continue and self.more_body:
             # The client may send its body yet, or never: what comes next could be that or a request.
             self.keep_alive = False
-        if closes:
+        if head.closes:
             self.keep_alive = False
         elif not self.keep_alive:
-            content.append(b"connection: close\r\n")
-        self._no_body = status in _NO_BODY or self._request.method == "HEAD"
-        # To HTTP/1.0 the end of the connection is the end of the body.
-        if self._left is None and not self._chunked and not self._no_body and version != "1.0":
-            self._chunked = True
-            content.append(b"transfer-encoding: chunked\r\n")
+            further += b"connection: close\r\n"
         if self._seen is not None and (load := self._seen.load()) is not None:
-            content.append(b"%b: %b\r\n" % (_LOAD, load.header().encode()))
-        content.append(b"\r\n")
-        self._started, self._continue = True, False
+            further += b"%b: %b\r\n" % (_LOAD, load.header().encode())
+        self._continue = False
+        self._started = True
         self.status = status
-        self._head = b"".join(content)
+        self.grpc_status = head.grpc_status
+        self._head = b"".join((head.text, protocol.server_state.default_lines, further, b"\r\n"))
         # An application that thinks about its body lets the head go before; most do not.
         if not self._stepping:
             protocol.server_state.flush_soon(self, protocol.loop)
@@ -306,22 +281,23 @@ class Cycle:
             self._protocol.transport.write(head)
 
     def _write(self, body: bytes, more: bool) -> None:
-        self.sent += len(body)
+        size = len(body)
+        self.sent += size
         if self._no_body:
             body = b""
         elif self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = b"%x\r\n%b\r\n" % (size, body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0:
+        elif (left := self._left) is not None:
+            self._left = left = left - size
+            if left < 0:
                 raise RuntimeError("Response content longer than Content-Length")
-            if self._left and not more:
+            if left and not more:
                 raise RuntimeError("Response content shorter than Content-Length")
         if head := self._head:
             self._head = b""
-            if len(body) > _HIGH_WATER:
+            if size > _HIGH_WATER:
                 self._protocol.transport.write(head)  # rather than copy what is large
             else:
                 body = head + body
@@ -369,15 +345,10 @@ class Cycle:
         if seen is None:
             return
         gone = self.disconnected and not self.response_complete
-        seen.end(
-            # Nothing was answered: the client is cut off.
-            self.status or (0 if gone else 500),
-            (Flag.DOWNSTREAM_CONNECTION_TERMINATION,) if gone else (),
-            request_bytes=self.received,
-            response_bytes=self.sent,
-            error=self._error,
-            grpc_status=self.grpc_status,
-        )
+        # Nothing was answered: the client is cut off.
+        status = self.status or (0 if gone else 500)
+        flags = (Flag.DOWNSTREAM_CONNECTION_TERMINATION,) if gone else ()
+        seen.end(status, flags, self.received, self.sent, "", self._error, self.grpc_status)
 
 
 @coroutine

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from proxyless.engine.caller import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
+from proxyless.transport.inbound.admission import Gate
 from proxyless.transport.inbound.ambiguity import framing_problem, line_problem
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.connection import Connection, examine
@@ -48,6 +49,7 @@ class MeshProtocol(HttpToolsProtocol):
         "_active",
         "_chunk_is_head",
         "_chunk_size",
+        "_closed",
         "_context",
         "_expiry_timer",
         "_head_at_most",
@@ -62,9 +64,11 @@ class MeshProtocol(HttpToolsProtocol):
         "_stall",
         "_unheard",
         "_waiting",
-        "common_scope",
+        "asgi",
         "facts",
+        "gate",
         "port",
+        "telemetry",
     )
 
     server_state: MeshServerState
@@ -82,6 +86,8 @@ class MeshProtocol(HttpToolsProtocol):
         assert isinstance(config.app, MeshASGI)
         self._mesh = config.app
         self._runtime = runtime
+        self.telemetry = runtime.telemetry
+        self.asgi = {"version": self.asgi_version, "spec_version": "2.3"}
         self.facts = Connection(Caller())
         self.port = 0
         self.headers = []
@@ -91,6 +97,8 @@ class MeshProtocol(HttpToolsProtocol):
         self._chunk_size = 0
         self._in_head = True
         self._chunk_is_head = True
+        # By us: nothing more of what came is a request.
+        self._closed = False
         # What came since the last part of a body: trailers and chunk extensions, of which nobody hears.
         self._unheard = 0
         # The request whose body is being read, requests that came before the answer to an earlier one, and the one that
@@ -112,17 +120,6 @@ class MeshProtocol(HttpToolsProtocol):
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self.port = port = (self.server[1] if self.server else None) or 0
         self._context = contextvars.copy_context()
-        # Of every request, with places for what differs: copying a dictionary is cheaper than making one.
-        self.common_scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": "",
-            **dict.fromkeys(("method", "path", "raw_path", "query_string", "headers", "state", "extensions")),
-        }
         try:
             self.facts = examine(
                 tls,
@@ -138,6 +135,7 @@ class MeshProtocol(HttpToolsProtocol):
         if (not_after := self.facts.not_after) is not None:
             # An identity ends with its certificate: what is under way is finished, nothing more comes on it.
             self._expiry_timer = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
+        self.gate = Gate(self.facts.caller, self._runtime, port)
         self._start_head_timer()
 
     def eof_received(self) -> None:
@@ -146,6 +144,7 @@ class MeshProtocol(HttpToolsProtocol):
     def close(self) -> None:
         """Once everything is written, if the client reads it."""
         transport = self.transport
+        self._closed = True
         if not transport.is_closing():
             transport.close()
             if transport.get_write_buffer_size():
@@ -259,10 +258,11 @@ class MeshProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
-        if self.transport.is_closing():
+        if self._closed:
             return
         parser, url = self.parser, self.url
         version, method = parser.get_http_version(), parser.get_method().decode("ascii")
+        old = version == "1.0"
         if (len(self.headers) > MAX_HEADERS or self._head_at_most > MAX_HEAD_BYTES) and self._is_too_large():
             self._refuse(*_TOO_LARGE)
             return
@@ -275,8 +275,9 @@ class MeshProtocol(HttpToolsProtocol):
             asked, query = target(url, method)
         else:
             asked, query = known, b""
-        old, drop_underscores = version == "1.0", self._mesh.drop_underscores
-        request = read(method, asked, query, self.headers, self.facts, self.scheme or "", old, drop_underscores)
+        request = read(
+            method, asked, query, self.headers, self.facts, self.scheme or "", old, self._mesh.drop_underscores
+        )
         expects = False
         if request.framing:
             if (problem := framing_problem(version, request.framing)) is not None:
