@@ -115,18 +115,19 @@ class ServerObservation:
 
     __slots__ = ("_ended", "_telemetry", "connection", "context", "head", "method", "span", "started")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  positions are cheaper than names, for every request
         self,
         telemetry: Telemetry,
         head: Request,
         connection: Connection,
         context: RequestContext,
         span: Span | RpcSpan | None,
+        method: str = "",
     ) -> None:
         self._telemetry = telemetry
         self._ended = False
         self.head = head
-        self.method = ""
+        self.method = method
         self.connection = connection
         self.context = context
         self.span = span

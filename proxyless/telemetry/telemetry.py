@@ -123,7 +123,7 @@ class Telemetry:
         if not own_id:
             request_id = served.request_id if served is not None else new_request_id()
             headers.append(("x-request-id", request_id))
-        trace, span = self._next(parent, decided, came.formats, request, server=False)
+        trace, span = self._next((parent, decided, came.formats), request, False)
         # The application's own context stands unless we add a span between it and the server.
         if not own_trace:
             headers += inject(trace)
@@ -208,13 +208,11 @@ class Telemetry:
             # also flows on to calls whose work others may share, so it counts only from an authenticated one.
             if of_time and connection.peer is not None and (waits := patience(of_time)) is not None:
                 deadline = time.monotonic() + waits
-        trace, span = self._next(*came, head, True)
+        trace, span = self._next(came, head, True)
         context = RequestContext(trace, request_id or new_request_id(), deadline, connection.peer)
         if method and self.grpc is not None:
             self.grpc.server_started(method)
-        seen = ServerObservation(self, head, connection, context, span)
-        seen.method = method
-        return seen
+        return ServerObservation(self, head, connection, context, span, method)
 
     def end_server(  # noqa: PLR0917  an ``Ending`` by its fields: most requests need none
         self,
@@ -238,11 +236,11 @@ class Telemetry:
             if series is None:
                 series = metrics.series(key, label_sets.server, own, kind, connection, status, flags, grpc_status)
             metrics.count(series, seconds * 1000, request_bytes, response_bytes)
-        counted, logged = seen.method and self.grpc is not None, access_log.enabled()
-        if not (counted or logged) and seen.span is None:
+        logged = access_log.enabled()
+        if seen.span is None and not logged and not seen.method:
             return
         ending = Ending(status, flags, request_bytes, response_bytes, reason, error, grpc_status)
-        if counted and self.grpc is not None:
+        if seen.method and self.grpc is not None:
             self.grpc.server_ended(seen.method, ending, seconds)
         if seen.span is not None:
             seen.span.end_server(seen.connection.principal, ending)
@@ -279,12 +277,14 @@ class Telemetry:
             exports.close()
 
     def _next(
-        self, parent: TraceContext | None, decided: bool | None, formats: Formats, head: Request, server: bool
+        self, came: tuple[TraceContext | None, bool | None, Formats], head: Request, server: bool
     ) -> tuple[TraceContext, Span | RpcSpan | None]:
         """The trace context that goes on from here, and our span in it if one is recorded.
 
         Without a span of ours the parent goes on as it came, so that what follows hangs under a span that exists.
+        came: see Incoming.
         """
+        parent, decided, formats = came
         if parent is None:
             trace = new_trace()
             sampled = self._sampling.decide(trace.trace_id, decided)

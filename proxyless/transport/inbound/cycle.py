@@ -71,7 +71,6 @@ class Cycle:
         "response_complete",
         "sent",
         "status",
-        "task",
     )
 
     def __init__(  # noqa: PLR0917  positions are cheaper than names, here
@@ -90,7 +89,6 @@ class Cycle:
         self._query = query
         self._version = version
         self.keep_alive = keep_alive
-        self.task: asyncio.Task[None] | None = None
         self.disconnected = False
         self.response_complete = False
         self.more_body = True
@@ -154,11 +152,11 @@ class Cycle:
                 else:
                     self._stepping = False
                     self.flush()
-                    result = await _further(answering, awaited)
+                    result = await self._kept(_further(answering, awaited))
                 finally:
                     self._stepping = False
             else:
-                result = await answering
+                result = await self._kept(answering)
         except BaseException as error:
             self._error = type(error).__name__
             logger.error("Exception in ASGI application\n", exc_info=error)
@@ -175,8 +173,16 @@ class Cycle:
         finally:
             if self._seen is not None:
                 self._end()
-            if self.task is not None:
-                protocol.tasks.discard(self.task)
+
+    async def _kept(self, answering: Any) -> object:
+        """In a task that waits: the server's end waits for it, and the event loop alone would forget it."""
+        tasks, task = self._protocol.tasks, asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            return await answering
+        finally:
+            tasks.discard(task)
 
     def _scope(self, seen: ServerObservation) -> Scope:
         """ASGI's, all of it the application's to write to."""

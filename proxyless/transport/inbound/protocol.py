@@ -334,12 +334,10 @@ class MeshProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
-        # It takes itself out of the set, without a turn of the loop for that. Without a name: uvloop would make up two.
         # In the connection's context: this may run in the task of the request before, or in what that made resume, and
         # what an application kept there may be another user's.
         context = self._context.copy()
-        cycle.task = task = self.loop.create_task(cycle.run(self._mesh), context=context)
-        self.tasks.add(task)
+        self.loop.create_task(cycle.run(self._mesh), context=context)
 
     def _close_if_idle(self) -> None:
         """One timer for all requests of the connection: starting one for each would cost more than looking again."""

@@ -19,6 +19,8 @@ class ServedRequest(Request):
     """
 
     __slots__ = ("_content_type", "_decoded", "framing", "kept", "problem", "told")
+    replayable = False
+    deadline = None
 
     def __init__(  # noqa: PLR0917  the request line and the head, in their order
         self,
@@ -42,8 +44,6 @@ class ServedRequest(Request):
         self.told = told
         self.framing = framing
         self.problem = problem
-        self.replayable = False
-        self.deadline = None
         self._content_type = content_type
         self._decoded: list[tuple[str, str]] | None = None
 
