@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
+_NAME = itemgetter(0)
 # RFC 9110 section 9.2.2.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -38,6 +40,8 @@ class Request:
     @property
     def content_type(self) -> str:
         """The first line of that header, "" without one."""
+        if "content-type" not in map(_NAME, self.headers):
+            return ""
         for name, value in self.headers:
             if name == "content-type":
                 return value

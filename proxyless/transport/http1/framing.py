@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from proxyless.transport.http1.errors import LocalProtocolError
 
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+_NAME = itemgetter(0)
 # Pieces of this size are written one after the other, so that back-pressure acts within a large chunk too.
 _PIECE = 256 * 1024
 # Seconds that a body waits for a 100: curl's, as many servers never send one.
@@ -29,17 +32,7 @@ def framing_of(headers: list[tuple[str, str]], content: bytes | None) -> Framing
     The application's own framing headers are checked, then replaced by ours. Raises LocalProtocolError when they
     contradict each other or the body.
     """
-    declared: str | None = None
-    chunked = False
-    for name, value in headers:
-        if name == "content-length":
-            if declared is not None and declared != value:
-                raise LocalProtocolError("the request has two different Content-Length headers")
-            declared = value
-        elif name == "transfer-encoding":
-            if value.strip().lower() != "chunked":
-                raise LocalProtocolError("the only Transfer-Encoding that can be sent is chunked")
-            chunked = True
+    declared, chunked = (None, False) if _FRAMING.isdisjoint(map(_NAME, headers)) else _declared(headers)
     if declared is not None and not (declared.isascii() and declared.isdigit() and len(declared) < 19):
         raise LocalProtocolError(f"{declared[:40]!r} is not a Content-Length")
     if content is None:
@@ -51,6 +44,22 @@ def framing_of(headers: list[tuple[str, str]], content: bytes | None) -> Framing
     if int(declared) != len(content) and not chunked:
         raise LocalProtocolError(f"Content-Length says {declared}, but the body has {len(content)} bytes")
     return Framing(f"content-length: {len(content)}\r\n", len(content))
+
+
+def _declared(headers: list[tuple[str, str]]) -> tuple[str | None, bool]:
+    """The length that they announce, and whether they announce chunks."""
+    declared: str | None = None
+    chunked = False
+    for name, value in headers:
+        if name == "content-length":
+            if declared is not None and declared != value:
+                raise LocalProtocolError("the request has two different Content-Length headers")
+            declared = value
+        elif name == "transfer-encoding":
+            if value.strip().lower() != "chunked":
+                raise LocalProtocolError("the only Transfer-Encoding that can be sent is chunked")
+            chunked = True
+    return declared, chunked
 
 
 def expects_continue(headers: list[tuple[str, str]]) -> bool:

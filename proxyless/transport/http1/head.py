@@ -1,6 +1,7 @@
 """Serialising a request head, with nothing in it that could start a second request (CWE-113, CWE-444)."""
 
 import re
+from operator import itemgetter
 
 from proxyless.transport.http1.errors import LocalProtocolError
 from proxyless.transport.http1.framing import Framing
@@ -19,6 +20,7 @@ _TEXT = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 
 _tokens: set[str] = set()
 _sendable: set[str] = set()
 _MOST, _LONGEST = 1024, 64
+_NAME_OF, _LINE = itemgetter(0), "%s: %s\r\n".__mod__
 
 # Facts about this connection, not about the request (RFC 9110 section 7.6.1), and what we say ourselves.
 _OURS = frozenset(
@@ -39,16 +41,17 @@ def serialise(
     lines = [f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n"]
     valid = _is_token(method) and _is_target(method, path)
     options: set[str] = set()
-    for name, value in headers:
-        if name in _sendable:
-            lines.append(f"{name}: {value}\r\n")
-        elif name not in _OURS:
-            valid = valid and _is_token(name)
-            if valid and len(_sendable) < _MOST and len(name) <= _LONGEST:
-                _sendable.add(name)
-            lines.append(f"{name}: {value}\r\n")
-        elif name == "connection" and value != "keep-alive":
-            options |= {option.strip().lower() for option in value.split(",")}
+    if _sendable.issuperset(map(_NAME_OF, headers)):
+        lines += map(_LINE, headers)
+    else:
+        for name, value in headers:
+            if name not in _OURS:
+                valid = valid and _is_token(name)
+                if valid and len(_sendable) < _MOST and len(name) <= _LONGEST:
+                    _sendable.add(name)
+                lines.append(f"{name}: {value}\r\n")
+            elif name == "connection" and value != "keep-alive":
+                options |= {option.strip().lower() for option in value.split(",")}
     keep_alive = "close" not in options
     upgrade = _offered(headers) if "upgrade" in options else ""
     if options:  # what they name is for this connection only

@@ -45,41 +45,46 @@ def engine_request(request: Any, replayable: bool) -> Request:
     """
     url = request.url
     scheme, target = _dialled(url.scheme, url.raw_host, url.port)
-    authority = ""
-    headers: list[tuple[str, str]] = []
-    for pair in request.headers.raw:
-        line = _lines.get(pair) or _line(pair)
-        if line[0] != "host":
-            headers.append(line)
-        elif authority:
-            raise LocalProtocolError("the request has more than one Host header")
-        else:
-            authority = line[1]
+    raw_lines = tuple(request.headers.raw)
+    authority, headers = _heads.get(raw_lines) or _head(raw_lines)
     return Request(
         method=request.method,
         target=target,
         path=normalised(_target(request)),
         authority=authority,
         scheme=scheme,
-        headers=headers,
+        headers=[*headers],
         replayable=replayable,
         hedgeable=replayable,
     )
 
 
-# Header lines that a client says again with each request. No others are remembered: a value may be a secret.
+_RawLines = tuple[tuple[bytes, bytes], ...]
+_Head = tuple[str, list[tuple[str, str]]]
+# Of what a client says again with each request. Nothing else is remembered: a value may be a secret.
 _REPEATED = frozenset({"accept", "accept-encoding", "connection", "content-type", "host", "user-agent"})
-_MOST, _LONGEST = 1024, 256
-_lines: dict[tuple[bytes, bytes], tuple[str, str]] = {}
+_MOST, _LONGEST = 1024, 1024
+_heads: dict[_RawLines, _Head] = {}
 
 
-def _line(pair: tuple[bytes, bytes]) -> tuple[str, str]:
-    """A header in lower case, as text."""
-    raw_name, raw_value = pair
-    line = lower(raw_name)[0], raw_value.decode("latin-1")
-    if line[0] in _REPEATED and len(_lines) < _MOST and len(raw_value) <= _LONGEST:
-        _lines[pair] = line
-    return line
+def _head(raw_lines: _RawLines) -> _Head:
+    """The authority, and the other headers in lower case, as text."""
+    authority = ""
+    headers: list[tuple[str, str]] = []
+    repeated = True
+    for raw_name, raw_value in raw_lines:
+        name, value = lower(raw_name)[0], raw_value.decode("latin-1")
+        repeated = repeated and name in _REPEATED
+        if name == "host":
+            if authority:
+                raise LocalProtocolError("the request has more than one Host header")
+            authority = value
+        elif name != "connection" or value != "keep-alive":  # which says nothing in HTTP/1.1
+            headers.append((name, value))
+    head = authority, headers
+    if repeated and len(_heads) < _MOST and sum(len(name) + len(value) for name, value in raw_lines) <= _LONGEST:
+        _heads[raw_lines] = head
+    return head
 
 
 @lru_cache(maxsize=1024)
