@@ -5,10 +5,9 @@ none of them leaves, and neither does what only the mesh may say (a forwarded cl
 """
 
 from dataclasses import replace
-from operator import itemgetter
 from typing import NamedTuple
 
-from proxyless.engine.request import Request
+from proxyless.engine.request import NAME_OF, Request
 from proxyless.model.matching import HeaderMatcher
 from proxyless.model.route import Forward, RetryPolicy
 
@@ -34,14 +33,13 @@ _NEVER_SENT = _STEERING | {
     "x-envoy-upstream-stream-duration-ms",
     "x-forwarded-client-cert",
 }
-_NAME = itemgetter(0)
 # Envoy's limit for a header-given count is 2**64; a request must not be able to hammer a service.
 _MOST_RETRIES = 100
 
 
 def concerned(headers: list[tuple[str, str]]) -> bool:
     """Whether any of this file is about these headers: some steer the mesh, or must not leave."""
-    return not _NEVER_SENT.isdisjoint(map(_NAME, headers))
+    return not _NEVER_SENT.isdisjoint(map(NAME_OF, headers))
 
 
 def sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

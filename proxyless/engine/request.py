@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-_NAME = itemgetter(0)
+# Of a header line. Looking through the names of a request in C costs a fraction of a loop.
+NAME_OF = itemgetter(0)
 # RFC 9110 section 9.2.2.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -40,7 +41,7 @@ class Request:
     @property
     def content_type(self) -> str:
         """The first line of that header, "" without one."""
-        if "content-type" not in map(_NAME, self.headers):
+        if "content-type" not in map(NAME_OF, self.headers):
             return ""
         for name, value in self.headers:
             if name == "content-type":

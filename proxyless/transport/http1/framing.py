@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 
+from proxyless.engine.request import NAME_OF
 from proxyless.transport.http1.errors import LocalProtocolError
 
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
-_NAME = itemgetter(0)
 # Pieces of this size are written one after the other, so that back-pressure acts within a large chunk too.
 _PIECE = 256 * 1024
 # Seconds that a body waits for a 100: curl's, as many servers never send one.
@@ -32,7 +31,7 @@ def framing_of(headers: list[tuple[str, str]], content: bytes | None) -> Framing
     The application's own framing headers are checked, then replaced by ours. Raises LocalProtocolError when they
     contradict each other or the body.
     """
-    declared, chunked = (None, False) if _FRAMING.isdisjoint(map(_NAME, headers)) else _declared(headers)
+    declared, chunked = (None, False) if _FRAMING.isdisjoint(map(NAME_OF, headers)) else _declared(headers)
     if declared is not None and not (declared.isascii() and declared.isdigit() and len(declared) < 19):
         raise LocalProtocolError(f"{declared[:40]!r} is not a Content-Length")
     if content is None:

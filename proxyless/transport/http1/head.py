@@ -1,8 +1,8 @@
 """Serialising a request head, with nothing in it that could start a second request (CWE-113, CWE-444)."""
 
 import re
-from operator import itemgetter
 
+from proxyless.engine.request import NAME_OF
 from proxyless.transport.http1.errors import LocalProtocolError
 from proxyless.transport.http1.framing import Framing
 
@@ -20,7 +20,7 @@ _TEXT = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 
 _tokens: set[str] = set()
 _sendable: set[str] = set()
 _MOST, _LONGEST = 1024, 64
-_NAME_OF, _LINE = itemgetter(0), "%s: %s\r\n".__mod__
+_LINE = "%s: %s\r\n".__mod__
 
 # Facts about this connection, not about the request (RFC 9110 section 7.6.1), and what we say ourselves.
 _OURS = frozenset(
@@ -41,7 +41,7 @@ def serialise(
     lines = [f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n"]
     valid = _is_token(method) and _is_target(method, path)
     options: set[str] = set()
-    if _sendable.issuperset(map(_NAME_OF, headers)):
+    if _sendable.issuperset(map(NAME_OF, headers)):
         lines += map(_LINE, headers)
     else:
         for name, value in headers:

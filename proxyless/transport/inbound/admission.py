@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
@@ -10,7 +10,7 @@ from proxyless.engine.caller import Caller
 from proxyless.engine.inbound import ALLOW, decide, listener_of
 from proxyless.engine.replies import respond
 from proxyless.engine.steps import Respond
-from proxyless.model.snapshot import Snapshot
+from proxyless.model.inbound import InboundListener
 from proxyless.telemetry.labels import flag_letters
 from proxyless.telemetry.observation import ServerObservation
 from proxyless.telemetry.trace_context import NO_FORMATS, inject_further, traceparent
@@ -65,26 +65,29 @@ def judge(request: ServedRequest, caller: Caller, runtime: InboundRuntime, port:
 
 
 class Gate:
-    """Judges the requests of one connection. What does not depend on the request is found once for each snapshot."""
+    """Judges the requests of one connection. What does not depend on the request is found once for each configuration.
 
-    __slots__ = ("_caller", "_open", "_port", "_runtime", "_snapshot")
+    Of a snapshot only what is about this process is kept: an idle connection keeps it for long.
+    """
+
+    __slots__ = ("_caller", "_inbound", "_open", "_port", "_runtime")
 
     def __init__(self, caller: Caller, runtime: InboundRuntime, port: int) -> None:
         self._caller = caller
         self._runtime = runtime
         self._port = port
-        self._snapshot: Snapshot | None = None
+        self._inbound: Mapping[int, InboundListener] | None = None
         self._open = False
 
     def judge(self, request: ServedRequest) -> Respond | None:
         """As the function of this name."""
-        snapshot = self._runtime.snapshot()
-        if snapshot is not self._snapshot:
-            listener = listener_of(snapshot.inbound, self._port)
+        inbound = self._runtime.snapshot().inbound
+        if inbound is not self._inbound:
+            listener = listener_of(inbound, self._port)
             # Without filters only the connection counts.
             filtered = listener is not None and listener.filters
             self._open = not filtered and decide(listener, self._caller, request) is ALLOW
-            self._snapshot = snapshot
+            self._inbound = inbound
         if self._open and not request.problem:
             return None
         return judge(request, self._caller, self._runtime, self._port)
