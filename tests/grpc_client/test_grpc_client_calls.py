@@ -284,6 +284,27 @@ def test_a_forgotten_call_is_cancelled(api: str, backend: Start) -> None:
     asyncio.run(scenario())
 
 
+def test_a_call_forgotten_within_a_lock_that_its_end_needs(backend: Start) -> None:
+    """As the garbage collector may end it: anywhere."""
+    server = backend()
+    with MeshChannel(runtime_of(server), TARGET) as channel:
+        call: Any = channel.unary_stream("/test.Echo/Forever")(b"")
+        assert next(call) == b"x"
+        calls = [call]
+        del call
+
+        def forget() -> None:
+            with channel.pool._lock:
+                calls.clear()
+                gc.collect()
+
+        thread = threading.Thread(target=forget, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        until("its end", server.gone.is_set)
+
+
 def test_channel_ready_future_sync(backend: Start) -> None:
     with MeshChannel(runtime_of(backend()), TARGET) as channel:
         grpc.channel_ready_future(channel).result(PATIENCE)

@@ -1,6 +1,7 @@
 """Many users of one transport: tasks, threads, event loops, forks; and users that give up."""
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import httpx
 import httpx2
 import pytest
 import uvloop
-from outbound_support import URL, FakeRuntime, Peer, cluster, echo, eventually, mesh, run, snapshot
+from outbound_support import URL, FakeRuntime, Peer, Server, cluster, echo, eventually, mesh, run, snapshot
 
 from proxyless.model.cluster import Cluster, Endpoint
 from proxyless.model.snapshot import EMPTY
 from proxyless.transport.httpx_adapter import AsyncMeshTransport, MeshTransport
+from proxyless.transport.pool.limits import gates_of
 from proxyless.transport.pool.store import Store
 
 
@@ -130,18 +132,42 @@ def test_a_forgotten_response_frees_its_connection() -> None:
             assert runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 1
             del response
             gc.collect()
-            await eventually(lambda: server.open == 0)
-            assert len(runtime.ended) == 1
+            await eventually(lambda: server.open == 0 and len(runtime.ended) == 1)
             sync = httpx.Client(transport=MeshTransport(runtime))
             response = sync.send(sync.build_request("GET", URL), stream=True)
             del response
             gc.collect()
-            await eventually(lambda: server.open == 0)
+            await eventually(lambda: server.open == 0 and len(runtime.ended) == 2)
             sync.close()
-            assert len(runtime.ended) == 2
             assert runtime.engine.active_requests("reviews", ("127.0.0.1", server.port)) == 0
 
     run(scenario())
+
+
+def test_a_response_forgotten_within_a_lock_that_its_end_needs() -> None:
+    """As the garbage collector may end it: anywhere."""
+
+    async def half(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await peer.reader.read()
+
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(half))
+        runtime = FakeRuntime(snapshot(cluster(server.port, max_connections=1)))
+        client = stack.enter_context(httpx.Client(transport=MeshTransport(runtime)))
+        responses = [client.send(client.build_request("GET", URL), stream=True)]
+
+        def forget() -> None:
+            with gates_of(runtime)._lock:
+                responses.clear()
+                gc.collect()
+
+        thread = threading.Thread(target=forget, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+        run(eventually(lambda: server.open == 0 and len(runtime.ended) == 1))
 
 
 def test_a_request_given_up_while_its_target_is_asked_for_takes_its_question_back() -> None:

@@ -14,6 +14,7 @@ from proxyless.engine.record import AttemptRecord, CallRecord
 from proxyless.engine.steps import Attempt, Delay, Outcome, Respond
 from proxyless.model.errors import NotReadyError, ProxylessError
 from proxyless.model.snapshot import Snapshot
+from proxyless.transport import forgotten
 from proxyless.transport.completion import Completion
 from proxyless.transport.grpc_client.blocking_attempt import BlockingAttempt
 from proxyless.transport.grpc_client.blocking_hedging import race
@@ -58,6 +59,7 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
         mirrors: BlockingMirrors | None = None,
     ) -> None:
         super().__init__()
+        forgotten.prepare()
         self._runtime = runtime
         self._pool = pool
         self._rpc = rpc
@@ -408,7 +410,7 @@ class MeshCall(grpc.RpcError, grpc.Call, _Future):
 
     def __del__(self) -> None:
         if getattr(self, "_status", CANCELLED) is None:
-            self.cancel()
+            forgotten.end_later(self.cancel)
 
 
 def _told(call: "weakref.ref[MeshCall]", attempt: BlockingAttempt) -> Callable[[Any], None]:

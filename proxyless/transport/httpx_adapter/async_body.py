@@ -89,10 +89,12 @@ class AsyncBody:
         if exchange is None or exchange.connection is None:
             return
         connection, exchange.connection = exchange.connection, None
-        # Forgotten by the application. This may be any thread; the connection belongs to its loop.
-        if not connection.loop.is_closed():
+        # Forgotten by the application. This may be any thread, and within any lock; the connection belongs to its loop.
+        if connection.loop.is_closed():
+            self._completion.end()
+        else:
+            connection.loop.call_soon_threadsafe(self._completion.end)
             connection.loop.call_soon_threadsafe(connection.close)
-        self._completion.end()
 
     def _end(self, error: BaseException | None) -> None:
         connection = self._exchange.connection

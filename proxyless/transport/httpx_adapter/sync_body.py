@@ -1,7 +1,9 @@
 """The body of a response on its way to a thread that waits for it."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from proxyless.transport import forgotten
 from proxyless.transport.http1.errors import WireError
 from proxyless.transport.httpx_adapter import trace as events
 
@@ -21,6 +23,7 @@ class SyncBody:
         exchange: "SyncExchange",
         completion: "Completion",
     ) -> None:
+        forgotten.prepare()
         self._library = library
         self._request = request
         self._exchange = exchange
@@ -78,9 +81,7 @@ class SyncBody:
         if exchange is None or exchange.connection is None:
             return
         connection, exchange.connection = exchange.connection, None
-        # Forgotten by the application.
-        connection.close()
-        self._completion.end()
+        forgotten.end_later(partial(_end, connection, self._completion))
 
     def _end(self, error: BaseException | None) -> None:
         connection = self._exchange.connection
@@ -92,3 +93,8 @@ class SyncBody:
         else:
             self._exchange.abort()
         self._completion.end(error)
+
+
+def _end(connection: Any, completion: "Completion") -> None:
+    completion.end()
+    connection.close()
