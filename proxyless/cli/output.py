@@ -14,6 +14,12 @@ def data(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
+def data_now(text: str) -> None:
+    """Of what goes on: whoever reads a pipe gets it now, not with the end."""
+    data(text)
+    sys.stdout.flush()
+
+
 def message(text: str) -> None:
     sys.stderr.write("\n".join(map(_plain, text.split("\n"))) + "\n")
 

@@ -90,7 +90,7 @@ class Calls:
                 )
                 answers.append(json.loads(text))
                 if alone:
-                    output.data(text)
+                    output.data_now(text)
         status, details = call.code().name, call.details() or ""
         if alone and status != "OK":
             output.message(f"proxyless: {status}: {details}")

@@ -69,9 +69,10 @@ def test_a_call_from_json_to_json(local: LocalMesh) -> None:
 
 
 def interrupted(local: LocalMesh, *command: str) -> int:
-    """The exit status of a command that is told to stop once it has said something."""
+    """The exit status of a command that is told to stop once it has said something, to a pipe."""
+    environment = {**local.processes.environment, "PYTHONUNBUFFERED": ""}
     with subprocess.Popen(
-        [sys.executable, "-m", "proxyless", *command], env=local.processes.environment, stdout=subprocess.PIPE
+        [sys.executable, "-m", "proxyless", *command], env=environment, stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline()
