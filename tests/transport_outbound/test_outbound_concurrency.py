@@ -118,12 +118,13 @@ def test_cancelled_at_any_moment(module) -> None:  # type: ignore[no-untyped-def
     run(scenario())
 
 
-def test_a_forgotten_response_frees_its_connection() -> None:
-    async def half(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-        await peer.reader.read()
+async def half(peer: Peer) -> None:
+    await peer.head()
+    await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+    await peer.reader.read()
 
+
+def test_a_forgotten_response_frees_its_connection() -> None:
     async def scenario() -> None:
         with mesh(half) as (server, runtime):
             client = httpx.AsyncClient(transport=AsyncMeshTransport(runtime))
@@ -146,11 +147,6 @@ def test_a_forgotten_response_frees_its_connection() -> None:
 
 def test_a_response_forgotten_within_a_lock_that_its_end_needs() -> None:
     """As the garbage collector may end it: anywhere."""
-
-    async def half(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-        await peer.reader.read()
 
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Server(half))
