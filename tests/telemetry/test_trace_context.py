@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from proxyless.telemetry import trace_context
 from proxyless.telemetry.request_id import new_request_id
 from proxyless.telemetry.trace_context import Formats, TraceContext, extract, inject
 
@@ -130,6 +131,13 @@ def test_tracestate_is_bounded_and_checked(lines: list[str], state: str) -> None
 def test_what_goes_out(context: TraceContext, lines: dict[str, str]) -> None:
     assert dict(inject(context)) == lines
     assert extract(lines.items()).context == context
+
+
+def test_a_span_id_of_zeros_is_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = ["0" * 32, "1" * 32, "2" * 64]
+    monkeypatch.setattr(trace_context, "digits", lambda count: drawn.pop(0)[:count])
+    assert trace_context._traces(2) == [TraceContext("2" * 32, "1" * 16)] * 2
+    assert not drawn
 
 
 def test_ids_are_nobody_elses() -> None:
