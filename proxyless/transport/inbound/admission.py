@@ -64,7 +64,7 @@ def judge(request: ServedRequest, caller: Caller, runtime: InboundRuntime, port:
     return None
 
 
-class Gate:
+class Admission:
     """Judges the requests of one connection. What does not depend on the request is found once for each configuration.
 
     Of a snapshot only what is about this process is kept: an idle connection keeps it for long.

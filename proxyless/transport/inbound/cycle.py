@@ -136,7 +136,7 @@ class Cycle:
         protocol, request = self._protocol, self._request
         try:
             self._seen = seen = protocol.telemetry.begin_server(request, protocol.facts.observed, request.told)
-            if (refusal := protocol.gate.judge(request)) is not None:
+            if (refusal := protocol.admission.judge(request)) is not None:
                 await refuse({"type": "http", "method": request.method}, self.send, refusal, seen)
                 return
             serve_from_here(seen.context)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from proxyless.engine.caller import Caller
 from proxyless.model.address import join_address
 from proxyless.model.errors import IdentityError
-from proxyless.transport.inbound.admission import Gate
+from proxyless.transport.inbound.admission import Admission
 from proxyless.transport.inbound.ambiguity import framing_problem, line_problem
 from proxyless.transport.inbound.asgi import MeshASGI
 from proxyless.transport.inbound.connection import Connection, examine
@@ -64,9 +64,9 @@ class MeshProtocol(HttpToolsProtocol):
         "_stall",
         "_unheard",
         "_waiting",
+        "admission",
         "asgi",
         "facts",
-        "gate",
         "port",
         "telemetry",
     )
@@ -135,7 +135,7 @@ class MeshProtocol(HttpToolsProtocol):
         if (not_after := self.facts.not_after) is not None:
             # An identity ends with its certificate: what is under way is finished, nothing more comes on it.
             self._expiry_timer = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
-        self.gate = Gate(self.facts.caller, self._runtime, port)
+        self.admission = Admission(self.facts.caller, self._runtime, port)
         self._start_head_timer()
 
     def eof_received(self) -> None:
