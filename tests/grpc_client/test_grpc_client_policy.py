@@ -311,6 +311,8 @@ def test_telemetry(api: str, backend: Start) -> None:
     perform(api, runtime, "unary_unary", "Unary", b"x")
     perform(api, runtime, "stream_stream", "Ping", b"x", b"y")
     perform(api, runtime, "unary_unary", "Status", b"5 nothing")
+    # Ping tells of its end, and may do so after its answer.
+    assert server.gone.wait(PATIENCE)
     server.gone.clear()
     perform(api, runtime, "unary_unary", "Sleep", b"", timeout=0.2)
     found: dict[str, float] = {}
