@@ -1,12 +1,24 @@
 """What a task waits for, and goes on at once when it comes.
 
 An asyncio future has the loop call whoever waits for it in its next turn: another poll of the selector, and a handle to
-carry the news. A task whose bytes have come goes on here within the callback that received them.
+carry the news. A task whose bytes have come goes on here within the callback that received them, if it waits alone.
+
+Where many wait, all that a poll found goes on within one turn; who asks last has no answer yet at the next poll, and is
+last there again: at 32 requests at a time, one in 30 took twice as long as the rest. With turns of their own, who asked
+first is answered first.
 """
 
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Waiters:
+    """count: tasks of one loop that wait for what their connections receive."""
+
+    count: int = 0
 
 
 class Arrival:

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxyless.transport.arrival import Waiters
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.blocking import BlockingConnection
 from proxyless.transport.http1.errors import ConnectionEnded, RemoteProtocolError, WireError
@@ -147,7 +148,7 @@ class Wire(asyncio.Transport):
 
 async def asynchronous(pieces: list[bytes], method: str, upgrade: str) -> tuple[object, ...]:
     """A connection whose application reads between packets, and after the server's end."""
-    wire, connection = Wire(), AsyncConnection(asyncio.get_running_loop())
+    wire, connection = Wire(), AsyncConnection(asyncio.get_running_loop(), Waiters())
     wire.protocol = connection
     connection.connection_made(wire)
     connection.start(method, HEAD_SENT, b"", NOTHING, keep_alive=True, write_timeout=None, upgrade=upgrade)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxyless.transport.arrival import Waiters
 from proxyless.transport.http1 import names
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.errors import DeadlineExceeded, ReadTimedOut
@@ -58,7 +59,7 @@ class Wire:
 
 def connected() -> tuple[AsyncConnection, VirtualClock]:
     clock = VirtualClock()
-    connection = AsyncConnection(asyncio.get_running_loop())
+    connection = AsyncConnection(asyncio.get_running_loop(), Waiters())
     wire: Any = Wire()
     connection.connection_made(wire)
     return connection, clock

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable
 from typing import cast
 
-from proxyless.transport.arrival import Arrival
+from proxyless.transport.arrival import Arrival, Waiters
 from proxyless.transport.http1.aio_tunnel import AsyncTunnel
 from proxyless.transport.http1.errors import (
     ConnectionEnded,
@@ -35,12 +35,14 @@ class AsyncConnection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_busy", "_closed", "_error", "_expecting", "_keep", "_read_paused", "_sender", "_timer",
-        "_timer_at", "_transport", "_until", "_waiter", "_write_paused", "_write_waiter", "generation", "idle_since",
-        "loop", "made_at", "peer", "reader", "request_bytes", "requests", "sent_at", "tunnel",
+        "_timer_at", "_transport", "_until", "_waiter", "_waiters", "_write_paused", "_write_waiter", "generation",
+        "idle_since", "loop", "made_at", "peer", "reader", "request_bytes", "requests", "sent_at", "tunnel",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, waiters: Waiters) -> None:
+        """waiters: of all connections of ``loop`` that take turns."""
         self.loop = loop
+        self._waiters = waiters
         self.reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
         self._busy = self._closed = self._expecting = self._keep = False
@@ -167,9 +169,11 @@ class AsyncConnection(asyncio.Protocol):
         self._until = until
         if until is not None and (self._timer is None or until < self._timer_at):
             self._watch(until)
+        self._waiters.count += 1
         try:
             arrived = await waiter
         finally:
+            self._waiters.count -= 1
             self._waiter = None
         if not arrived:
             if user:
@@ -324,7 +328,10 @@ class AsyncConnection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.pause_reading()
         if self._waiter is not None:
-            self._waiter.now()  # last of all: the task goes on within this call
+            if self._waiters.count == 1:
+                self._waiter.now()  # last of all: the task goes on within this call
+            else:
+                self._waiter.soon(True)
 
     def eof_received(self) -> None:
         self._ended(None)

@@ -10,6 +10,7 @@ from functools import partial
 
 from proxyless.model.errors import IdentityError, NotReadyError
 from proxyless.transport import tls as tls_layer
+from proxyless.transport.arrival import Waiters
 from proxyless.transport.http1.aio import AsyncConnection
 from proxyless.transport.http1.errors import ConnectFailed, DeadlineExceeded, WireError
 from proxyless.transport.http2.aio import AsyncHttp2, AsyncStream
@@ -64,6 +65,7 @@ class AsyncPool:
         self._loop = loop
         self._gates: Gates = gates_of(runtime)
         self._sweeping = False
+        self._waiters = Waiters()
         self._ahead: set[asyncio.Task[None]] = set()
         self._identity = runtime.identity
         generation = partial(tls_layer.generation_of, runtime.identity)
@@ -268,7 +270,7 @@ class AsyncPool:
             if tls_layer.speaks_http2(secured, bucket.protocol):
                 made = AsyncHttp2(loop, max_streams(bucket.cluster))
             else:
-                made = PooledConnection(loop)
+                made = PooledConnection(loop, self._waiters)
                 made.place = place
             self.all.add(made)
             return made
