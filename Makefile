@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-grpc bench-control-plane bench-rotation clean help
+.PHONY: demo test lint bench bench-steps bench-grpc bench-control-plane bench-rotation clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -37,6 +37,10 @@ bench-control-plane: $(READY)  ## how the control plane scales; ARGS='--services
 bench: $(READY)  ## what a request costs, beside plain clients and a pair of Envoys (ARGS=--quick takes 3 minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m benchmarks.requests $(ARGS)
+
+bench-steps: $(READY)  ## bytecode instructions of a request, function by function: the same on a machine that is busy
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m benchmarks.steps $(ARGS)
 
 bench-grpc: $(READY)  ## what a gRPC call costs, beside grpcio, its own xDS and a pair of Envoys (ARGS=--quick takes 2 minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'

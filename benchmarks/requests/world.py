@@ -71,8 +71,8 @@ class World:
 
 
 @contextlib.contextmanager
-def world(envoy_threads: int) -> Iterator[World]:
-    """Start all of it, and end all of it."""
+def world(envoy_threads: int, application: str = APPLICATION) -> Iterator[World]:
+    """Start all of it, and end all of it. application: an ASGI one, ``module:name``."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         certificates = folder / "certificates"
@@ -86,10 +86,10 @@ def world(envoy_threads: int) -> Iterator[World]:
         processes = control_plane(stack, folder, configuration(hosts, "{name: http, port: 80}", retry_on))
         plain, secured, serving, outbound, waiting = free_ports(5)
         pids = {
-            "plain": _uvicorn(stack, plain),
-            "secured": _uvicorn(stack, secured, *_mutual_tls(certificates)),
+            "plain": _uvicorn(stack, application, plain),
+            "secured": _uvicorn(stack, application, secured, *_mutual_tls(certificates)),
         }
-        processes.start("serve", "serve", APPLICATION, "--service", "hello", "--port", str(serving), cwd=ROOT)
+        processes.start("serve", "serve", application, "--service", "hello", "--port", str(serving), cwd=ROOT)
         envoy_pair(processes, envoy_threads, application=plain, caller=listening(stack, waiting), outbound=outbound)
         pids |= {name: processes.pid(name) for name in ("control-plane", "serve", "envoy-in", "envoy-out")}
         started = World(
@@ -144,8 +144,8 @@ def envoy_pair(
         )
 
 
-def _uvicorn(stack: contextlib.ExitStack, port: int, *arguments: str) -> int:
-    command = [sys.executable, "-m", "uvicorn", APPLICATION, "--port", str(port), "--no-access-log"]
+def _uvicorn(stack: contextlib.ExitStack, application: str, port: int, *arguments: str) -> int:
+    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--no-access-log"]
     process = subprocess.Popen([*command, "--log-level", "error", "--timeout-keep-alive", "3600", *arguments], cwd=ROOT)
     stack.callback(process.wait)
     stack.callback(process.terminate)

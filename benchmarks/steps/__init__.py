@@ -1,0 +1,1 @@
+"""How many bytecode instructions a request takes, function by function."""
