@@ -83,7 +83,7 @@ class Processes:
 
     def check(self) -> None:
         """DemoError with the end of its log if a process has died."""
-        for name, process in self._running.items():
+        for name, process in self._running.copy().items():  # other threads may be starting theirs
             if (status := process.poll()) is not None:
                 log = (self.state_dir / "logs" / f"{name}.log").read_text(errors="replace")
                 raise DemoError(f"{name} ended with status {status}:\n{log[-2000:]}")
