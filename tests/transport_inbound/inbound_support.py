@@ -280,6 +280,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
     answer = json.dumps(
         {
             "path": scope["path"],
+            "scheme": scope["scheme"],
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
             "tls": extensions.get("tls"),
             "proxyless": ours,

@@ -47,6 +47,8 @@ def test_permissive_port_speaks_plaintext_and_mutual_tls(authority: Authority, r
         mutual = server.request(context=authority.client_context(str(CLIENT)))
         assert mutual.status == 200
         assert mutual.json["proxyless"]["peer"] == str(CLIENT)
+        # What the caller asked for: an application's own URLs, of redirects too, have it.
+        assert mutual.json["scheme"] == plain.json["scheme"] == "http"
         tls = mutual.json["tls"]
         assert tls["tls_version"] == 0x0304
         assert tls["cipher_suite"] in (0x1301, 0x1302, 0x1303)

@@ -116,6 +116,9 @@ class MeshProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # TLS here is the mesh's own. Its caller asked for http, as behind a sidecar: an application that made URLs of
+        # https, to redirect to, would send it to a port that there is not.
+        self.scheme = "http"
         self._stall = Stall(self.loop, transport, self._stalled)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self.port = port = (self.server[1] if self.server else None) or 0
@@ -275,9 +278,7 @@ class MeshProtocol(HttpToolsProtocol):
             asked, query = target(url, method)
         else:
             asked, query = known, b""
-        request = read(
-            method, asked, query, self.headers, self.facts, self.scheme or "", old, self._mesh.drop_underscores
-        )
+        request = read(method, asked, query, self.headers, self.facts, "http", old, self._mesh.drop_underscores)
         expects = False
         if request.framing:
             if (problem := framing_problem(version, request.framing)) is not None:
@@ -407,6 +408,7 @@ class MeshProtocol(HttpToolsProtocol):
         app, connection = self.app, self.facts
 
         async def with_connection(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            scope["scheme"] = "ws"
             scope["extensions"] = {**(scope.get("extensions") or {}), **connection.extensions()}
             await app(scope, receive, send)
 

@@ -7,7 +7,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"plain"})
-    if scope["type"] != "websocket":
+    if scope["type"] != "websocket" or scope["scheme"] != "ws":
         return
     await receive()
     if scope["path"] == "/refused":
