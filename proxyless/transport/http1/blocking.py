@@ -1,7 +1,6 @@
 """One HTTP/1.1 client connection for a thread that waits. Waiting is ``poll``, never the socket, so it has an end."""
 
 import contextlib
-import math
 import select
 import socket
 import ssl
@@ -20,6 +19,7 @@ from proxyless.transport.http1.errors import (
 )
 from proxyless.transport.http1.framing import CONTINUE_WAIT, BodyFramer, Framing
 from proxyless.transport.http1.response import ResponseHead, ResponseReader
+from proxyless.transport.patience import milliseconds
 
 _READ_SIZE = 64 * 1024
 # What is read of an early response while the request body is still being sent; after that the server must wait.
@@ -267,7 +267,7 @@ class BlockingConnection:
                 raise DeadlineExceeded("the time for this request ran out")
             if seconds is None or left < seconds:
                 seconds, user = left, False
-        if self._poll.poll(None if seconds is None else math.ceil(seconds * 1000)):
+        if self._poll.poll(milliseconds(seconds)):
             return None
         if user:
             return timeout

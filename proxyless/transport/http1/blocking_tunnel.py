@@ -1,7 +1,6 @@
 """What a connection is once it no longer speaks HTTP: bytes both ways, for threads that wait."""
 
 import contextlib
-import math
 import select
 import socket
 import ssl
@@ -9,6 +8,7 @@ import threading
 import time
 
 from proxyless.transport.http1.errors import ConnectFailed, ConnectionEnded, ReadTimedOut, WriteTimedOut
+from proxyless.transport.patience import milliseconds
 
 _RETRY_READ = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 
@@ -124,4 +124,4 @@ class BlockingTunnel:
             self._check()
             poll.register(self._sock, wanted)
         seconds = None if until is None else max(0.0, until - time.monotonic())
-        return bool(poll.poll(None if seconds is None else math.ceil(seconds * 1000)))
+        return bool(poll.poll(milliseconds(seconds)))
