@@ -82,15 +82,15 @@ class Mesh:
 
     def async_transport(self) -> "AsyncMeshTransport":
         """A transport for ``httpx.AsyncClient`` and ``httpx2.AsyncClient``. Any event loop, or several, may use it."""
-        from proxyless.transport.httpx_adapter import AsyncMeshTransport
+        from proxyless.transport.httpx_adapter import AsyncMeshTransport, with_bases
 
-        return AsyncMeshTransport(self.runtime)
+        return with_bases(AsyncMeshTransport, "AsyncBaseTransport")(self.runtime)
 
     def transport(self) -> "MeshTransport":
         """A transport for ``httpx.Client`` and ``httpx2.Client``. Threads may share it."""
-        from proxyless.transport.httpx_adapter import MeshTransport
+        from proxyless.transport.httpx_adapter import MeshTransport, with_bases
 
-        return MeshTransport(self.runtime)
+        return with_bases(MeshTransport, "BaseTransport")(self.runtime)
 
     def grpc_channel(
         self,
