@@ -225,8 +225,11 @@ class AsyncConnection(asyncio.Protocol):
             if not self._closed:
                 transport.write(framer.end())
                 self.sent_at = time.monotonic()
-        except asyncio.CancelledError:
-            self._sender = None
+        except asyncio.CancelledError as error:
+            sender, self._sender = self._sender, None
+            if sender is not None and not sender.cancelling():
+                self._fail(error)  # the application's own: what its body waited for was cancelled
+                return
             self._fail(ConnectionEnded("the request was given up", clean=False))
             raise
         except BaseException as error:
