@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxyless.engine.engine import Engine
 from proxyless.identity.source import IdentitySource
-from proxyless.model.errors import NotReadyError
+from proxyless.model.errors import NotInTimeError, NotReadyError
 from proxyless.model.snapshot import EMPTY, Snapshot
 from proxyless.settings import Settings
 from proxyless.transport.pool import fork
@@ -75,7 +75,7 @@ class Runtime:
     def resolve(self, target: str, within: float | None = None) -> Waiter:
         """A future of the first snapshot that knows ``target`` (``host:port``), whether it exists or not.
 
-        Fails with NotReadyError when the control plane has not answered ``within`` seconds, at most
+        Fails with NotInTimeError when the control plane has not answered ``within`` seconds, at most
         ``RESOLVE_TIMEOUT``: looking a name up is part of connecting, so transports pass their connect timeout.
         """
         if len(target) > _LONGEST_TARGET:
@@ -147,7 +147,7 @@ class Runtime:
             self._telemetry.close()
 
     def _when(self, condition: Condition, what: str, timeout: float) -> Waiter:
-        """A future of the first snapshot that meets ``condition``; NotReadyError naming ``what`` after ``timeout``."""
+        """A future of the first snapshot that meets ``condition``; NotInTimeError naming ``what`` after ``timeout``."""
         waiter = Waiter()
         with self._lock:
             if condition(self._snapshot):
@@ -176,7 +176,7 @@ class Runtime:
             if len(waiting) == len(self._waiting):
                 return
             self._waiting = waiting
-        _fail(waiter, NotReadyError(f"no {what} from the control plane in {timeout:g} s: {self.agent.problem()}"))
+        _fail(waiter, NotInTimeError(f"no {what} from the control plane in {timeout:g} s: {self.agent.problem()}"))
 
     def after_fork(self) -> None:
         """In the child: forget the parent's thread and locks; snapshot and certificate serve until news comes."""

@@ -13,5 +13,9 @@ class NotReadyError(ProxylessError):
     """The mesh has not received what it needs (identity, configuration) within the time allowed."""
 
 
+class NotInTimeError(NotReadyError):
+    """It may still come: who waited had no more time."""
+
+
 class IdentityError(ProxylessError):
     """A certificate, token or peer identity was refused."""

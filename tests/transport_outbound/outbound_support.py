@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from proxyless.engine.engine import Engine
 from proxyless.identity.source import IdentitySource
 from proxyless.model.cluster import Cluster, Endpoint, LocalityEndpoints, UpstreamTls
-from proxyless.model.errors import NotReadyError
+from proxyless.model.errors import NotInTimeError, NotReadyError
 from proxyless.model.matching import PathKind, PathMatcher, RouteMatch
 from proxyless.model.route import Forward, Listener, RetryPolicy, Route, VirtualHost, WeightedCluster
 from proxyless.model.snapshot import Snapshot
@@ -79,6 +79,8 @@ class FakeRuntime:
         future: Future[Snapshot] = Future()
         if target.startswith("unready"):
             future.set_exception(NotReadyError(f"{target}: the control plane did not answer within 5 s"))
+        elif target.startswith("late"):
+            future.set_exception(NotInTimeError(f"no answer about {target} in {within:g} s"))
         elif target.startswith("pending"):
             self.pending.append(future)
         else:

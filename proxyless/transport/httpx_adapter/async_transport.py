@@ -96,13 +96,14 @@ class AsyncMeshTransport(_Base):
         await self.aclose()
 
     async def _resolve(self, library: Library, request: Any, target: str) -> Snapshot:
+        _running_loop()
         try:
             # Whoever gives this request up cancels the future with it.
             snapshot = await asyncio.wrap_future(self._runtime.resolve(target, convert.limits_of(request).connect))
             if target not in snapshot.listeners:
                 raise NotReadyError(f"the mesh has no answer about {target}")
         except ProxylessError as error:
-            raise library.raised("ConnectError", str(error), request) from error
+            raise library.unresolved(error, request) from error
         return snapshot
 
     async def _perform(
@@ -117,7 +118,7 @@ class AsyncMeshTransport(_Base):
     ) -> Any:
         """step: the first."""
         call = completion.call
-        pool = self._pools.here(asyncio.get_running_loop())
+        pool = self._pools.here(_running_loop())
         exchange = AsyncExchange(pool, request, head.scheme, content)
         record, clock = call.record, time.monotonic
         try:
@@ -188,6 +189,16 @@ class AsyncMeshTransport(_Base):
         response.stream = library.async_observed(response.stream, completion)
         response.extensions = {**response.extensions, "proxyless": call.record}
         return response
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "the mesh's asynchronous transport needs an event loop of asyncio or uvloop; trio has none: with trio, use "
+            "a Client with mesh.transport() in a thread (trio.to_thread)"
+        ) from None
 
 
 class PlainTransports:

@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from proxyless.model.errors import NotInTimeError, ProxylessError
 from proxyless.transport.http1.errors import (
     ConnectFailed,
     ConnectionEnded,
@@ -57,6 +58,12 @@ class Library:
             name = _EXCEPTIONS.get(type(error), "TransportError")
         return self.raised(name, str(error), request)
 
+    def unresolved(self, error: ProxylessError, request: Any) -> Exception:
+        """The exception for a host about which the mesh has said nothing: looking it up is part of connecting."""
+        return self.raised(
+            "ConnectTimeout" if isinstance(error, NotInTimeError) else "ConnectError", str(error), request
+        )
+
     def raised(self, name: str, text: str, request: Any) -> Exception:
         """The library's exception ``name``."""
         made: Exception = getattr(self.module, name)(text, request=request)
@@ -64,13 +71,8 @@ class Library:
 
     def content(self, request: Any) -> bytes | None:
         """The whole body if it is in memory, None for a stream."""
-        if not isinstance(request.stream, self.ByteStream):
-            return None
-        try:
-            content: bytes = request.content
-        except self.module.RequestNotRead:
-            content = b"".join(request.stream)
-        return content
+        # Not its ``content``: a hook or an Auth may have put another stream in place of the one it was made with.
+        return b"".join(request.stream) if isinstance(request.stream, self.ByteStream) else None
 
 
 _known: dict[type, Library] = {}

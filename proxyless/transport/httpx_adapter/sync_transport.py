@@ -100,7 +100,7 @@ class MeshTransport(_Base):
             if target not in snapshot.listeners:
                 raise NotReadyError(f"the mesh has no answer about {target}")
         except ProxylessError as error:
-            raise library.raised("ConnectError", str(error), request) from error
+            raise library.unresolved(error, request) from error
         return snapshot
 
     def _perform(
