@@ -1,8 +1,9 @@
 """Keeps this process in the control plane's registry: one stream whose life is the workload's life there."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ OpenChannel = Callable[[], Awaitable["Channel"]]
 _BACK_OFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name or 'port'}-{number}" for number in itertools.count(2))
+
+
 class Registration:
     """What the registry should say about this process, and the stream that says it.
 
@@ -36,11 +42,21 @@ class Registration:
         self.last_error = ""
 
     def add(self, workload: Workload) -> None:
-        """Announce a workload, or more ports of it: ports and labels join those announced before."""
+        """Announce a workload, or more ports of it: ports and labels join those announced before.
+
+        A port whose name another one has is announced as ``NAME-2``, and so on: two servers of one process may both be
+        called ``grpc``.
+        """
         if self._wanted is not None:
+            ports = dict(self._wanted.ports)
+            for name, port in workload.ports.items():
+                if ports.get(name, port) == port:
+                    ports[name] = port
+                elif port not in ports.values():
+                    ports[next(free for free in _names(name) if free not in ports)] = port
             workload = replace(
                 workload,
-                ports={**self._wanted.ports, **workload.ports},
+                ports=ports,
                 labels={**self._wanted.labels, **workload.labels},
             )
         self._want(workload)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,8 +15,18 @@ Deserialize = Callable[[bytes], Any] | None
 Serialize = Callable[[Any], bytes] | None
 
 
+def serialized(serialize: Serialize, message: Any) -> bytes:
+    """Raises TypeError for what is no message then: ``bytes(5)`` would be five of them."""
+    raw = message if serialize is None else serialize(message)
+    if not isinstance(raw, bytes | bytearray | memoryview):
+        raise TypeError(f"a message without a serializer must be bytes, not {type(raw).__name__}")
+    return bytes(raw)
+
+
 class _Base:
     """What all four kinds have. Made in the event loop that performs the call."""
+
+    _goes_on = False  # when the application has forgotten it
 
     def __init__(self, rpc: AioRpc, deserialize: Deserialize) -> None:
         self._rpc = rpc
@@ -23,6 +34,8 @@ class _Base:
 
     def __del__(self) -> None:
         rpc = getattr(self, "_rpc", None)
+        if self._goes_on:
+            return
         if rpc is not None and not rpc.status.done() and not rpc.loop.is_closed():
             rpc.loop.call_soon_threadsafe(rpc.cancel)  # forgotten by the application
 
@@ -33,7 +46,7 @@ class _Base:
 
     def cancelled(self) -> bool:
         status = self._rpc.status
-        return status.done() and status.result().local
+        return status.done() and status.result().code is grpc.StatusCode.CANCELLED
 
     def done(self) -> bool:
         return self._rpc.status.done()
@@ -137,7 +150,7 @@ class _StreamRequest(_Base):
 
     def __init__(self, rpc: AioRpc, deserialize: Deserialize, serialize: Serialize, requests: Any) -> None:
         super().__init__(rpc, deserialize)
-        self._serialize: Callable[[Any], bytes] = serialize or bytes
+        self._serialize = partial(serialized, serialize)
         self._writes = requests is None
         self._feeding: asyncio.Task[None] | None = None
         if requests is not None:
@@ -145,7 +158,9 @@ class _StreamRequest(_Base):
             rpc.when_done(_stopping(self._feeding))
 
     async def write(self, request: Any) -> None:
-        self._may_write()
+        self._is_writers()
+        if self.done():
+            raise asyncio.InvalidStateError("RPC already finished.")
         if self._rpc.outgoing.ended:
             raise asyncio.InvalidStateError("RPC already half closed.")
         try:
@@ -162,15 +177,13 @@ class _StreamRequest(_Base):
         return self._rpc.outgoing.ended
 
     async def done_writing(self) -> None:
-        self._may_write()
-        self._rpc.done_writing()
+        self._is_writers()
+        if not self.done():
+            self._rpc.done_writing()
 
-    def _may_write(self) -> None:
+    def _is_writers(self) -> None:
         if not self._writes:
             raise grpc.aio.UsageError("The RPC has a request iterator; it cannot be written to as well.")
-        if self.done():
-            self._raise(self._rpc.status.result())
-            raise asyncio.InvalidStateError("RPC already finished.")
 
 
 def _stopping(feeding: "asyncio.Task[None]") -> Callable[[], None]:
@@ -183,7 +196,9 @@ def _stopping(feeding: "asyncio.Task[None]") -> Callable[[], None]:
 
 
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
-    """See ``grpc.aio.UnaryUnaryCall``."""
+    """See ``grpc.aio.UnaryUnaryCall``. The request is sent though nobody waits for the answer, as in grpcio."""
+
+    _goes_on = True
 
 
 class UnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall[Any, Any]):

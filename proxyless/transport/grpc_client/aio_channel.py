@@ -228,14 +228,22 @@ class AioMeshChannel(grpc.aio.Channel):
 
 
 class _Method:
-    def __init__(self, channel: AioMeshChannel, method: str, serialize: Any, deserialize: Any) -> None:
+    def __init__(self, channel: AioMeshChannel, method: str | bytes, serialize: Any, deserialize: Any) -> None:
         self._channel = channel
-        self._method = method
+        self._method = method.decode() if isinstance(method, bytes) else method
         self._serialize = serialize
         self._deserialize = deserialize
 
+    @property
+    def name(self) -> str:
+        return self._method
+
+    def of(self, name: str) -> Self:
+        """The same for another method."""
+        return type(self)(self._channel, name, self._serialize, self._deserialize)
+
     def _request(self, request: Any) -> bytes:
-        return bytes(request) if self._serialize is None else self._serialize(request)
+        return aio_call.serialized(self._serialize, request)
 
 
 class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):

@@ -43,7 +43,11 @@ class _Method:
 
 
 def _call(details: Any, request: Any) -> Any:
-    return _method.get()(
+    method = _method.get()
+    name = details.method.decode() if isinstance(details.method, bytes) else details.method
+    if name != method.name:
+        method = method.of(name)
+    return method(
         request,
         timeout=details.timeout,
         metadata=details.metadata,

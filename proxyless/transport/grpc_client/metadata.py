@@ -17,13 +17,18 @@ OWN = (("content-type", "application/grpc"), ("te", "trailers"))
 
 
 def lines(metadata: Any) -> Lines:
-    """metadata: what grpcio takes and gives: pairs, a ``grpc.aio.Metadata``, or None."""
+    """metadata: what grpcio takes and gives: pairs, a ``grpc.aio.Metadata``, or None.
+
+    Raises TypeError for a ``-bin`` value that is not bytes, as grpcio does: text would pass for base64.
+    """
     found: Lines = []
     for key, value in metadata or ():
-        if isinstance(value, bytes):
-            text = binary.encoded(value).decode() if key.endswith(binary.SUFFIX) else value.decode("latin-1")
+        if key.endswith(binary.SUFFIX):
+            if not isinstance(value, bytes):
+                raise TypeError(f"the value of the metadata {key!r} must be bytes, not {type(value).__name__}")
+            text = binary.encoded(value).decode()
         else:
-            text = value
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
         found.append((key.lower(), text))
     return found
 

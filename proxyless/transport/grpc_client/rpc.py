@@ -1,5 +1,6 @@
 """One call of an application, whichever of gRPC's two APIs and four kinds it came by: what needs no I/O."""
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -46,7 +47,8 @@ class Rpc:
 
     def __init__(self, runtime: Runtime, target: str, method: str, asked: Asked) -> None:
         request = Request("POST", target, method, headers=[*OWN, *lines(asked.metadata)])
-        if asked.timeout is not None:
+        # Nor is NaN a limit: it would upset the loop's timers.
+        if asked.timeout is not None and asked.timeout < math.inf:
             request.deadline = time.monotonic() + asked.timeout
         self._set(runtime, asked, runtime.telemetry.begin_client(request))
         self._watched = self.observation.watch()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from proxyless.engine.decision import PASSTHROUGH, dialled
+from proxyless.engine.request import Request
 from proxyless.identity.source import IdentitySource
 from proxyless.model.cluster import Cluster, ClusterKind, ConnectionOptions, Endpoint, Health, UpstreamTls
 from proxyless.model.route import Forward
@@ -166,11 +168,16 @@ class Subchannels(Generic[C]):
 
 
 def ahead(snapshot: Snapshot, target: str, *, as_dialled: bool = False) -> list[tuple[Cluster, Endpoint]]:
-    """Endpoints that calls to ``target`` may go to, by its routes. as_dialled: without those of routes that change the
-    authority, which have connections of their own.
+    """Endpoints that calls to ``target`` may go to, by its routes, or itself if the mesh does not know it.
+
+    as_dialled: without those of routes that change the authority, which have connections of their own.
     """
-    listener = snapshot.listeners.get(target)
-    if listener is None or listener.virtual_host is None:
+    if target not in snapshot.listeners:
+        return []
+    listener = snapshot.listeners[target]
+    if listener is None:
+        return [(PASSTHROUGH, dialled(Request("POST", target, "/")))]
+    if listener.virtual_host is None:
         return []
     names = {
         leg.cluster: None

@@ -196,7 +196,7 @@ class Call(Incoming):
         self.left = not self.finished
         if self._deadline is not None:
             self._deadline.cancel()
-        for waiter in (self._reader, self._room):
+        for waiter in (*self._readers, self._room):
             if waiter is not None and not waiter.done():
                 waiter.cancel()
         if self.rpc is None or not self.left:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from proxyless.transport.grpc_server.metadata import Metadatum
+from proxyless.transport.grpc_server.metadata import Metadatum, encoded
 from proxyless.transport.grpc_server.options import encoding_of
 from proxyless.transport.grpc_server.rpc import number
 from proxyless.transport.inbound.connection import Connection
@@ -163,6 +163,7 @@ class SyncContext(ServedContext, grpc.ServicerContext):  # type: ignore[misc]
         metadata = tuple(initial_metadata)
         if self._call.head_sent:
             raise ValueError("Initial metadata no longer allowed!")
+        encoded(metadata)  # what is wrong with it is told here, to the servicer
         self._in_loop(functools.partial(self._call.send_head, metadata))
 
     def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:

@@ -24,7 +24,7 @@ class Incoming(Stream):
     """
 
     __slots__ = (
-        *("_ended", "_held", "_let_in", "_messages", "_owed", "_queue", "_reader", "_told"),
+        *("_ended", "_held", "_let_in", "_messages", "_owed", "_queue", "_readers", "_told"),
         *("connection", "finished", "left", "rpc", "task"),
     )
 
@@ -38,7 +38,7 @@ class Incoming(Stream):
         # Bytes of what arrived: that wait to be read; of them, those the connection knows of; to be given back; of the
         # next message, that never waited.
         self._held = self._told = self._owed = self._let_in = 0
-        self._reader: asyncio.Future[None] | None = None
+        self._readers: list[asyncio.Future[None]] = []
 
     def check(self) -> None:
         """Raise if the RPC has ended."""
@@ -104,11 +104,12 @@ class Incoming(Stream):
             if self._owed >= self.connection.wire.piece or self._messages.partial:
                 self.give_back()
                 self.connection.flush_soon()
-            self._reader = self.connection.loop.create_future()
+            reader = self.connection.loop.create_future()
+            self._readers.append(reader)
             try:
-                await self._reader
+                await reader
             finally:
-                self._reader = None
+                self._readers.remove(reader)
         message = queue.popleft()
         assert self.rpc is not None
         share = min(self._held, len(message) + 5 - self._let_in)
@@ -140,8 +141,9 @@ class Incoming(Stream):
         self.connection.wire.consumed(self, credit)
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
 
     def _forget(self) -> None:
         """What nobody will read."""

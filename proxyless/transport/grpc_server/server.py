@@ -137,7 +137,7 @@ class MeshGrpcServer(grpc.aio.Server):
         if not self._sockets:
             raise ConfigurationError("the server has no port: call add_insecure_port first")
         if self._started:
-            raise ConfigurationError("the server was started already")
+            return
         self._started = True
         self._core.loop = asyncio.get_running_loop()
         try:
