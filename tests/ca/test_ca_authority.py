@@ -405,3 +405,32 @@ def test_answers_that_a_workload_refuses(ca: CertificateAuthority, tmp_path: Pat
             request.accept(good, now=moment)
     assert "PRIVATE" not in repr(request)
     assert "_key" not in repr(request)
+
+
+def test_a_root_is_of_the_trust_domain_it_was_made_for(tmp_path: Path) -> None:
+    """Else every identity of the mesh would change, and nobody was told."""
+    CertificateAuthority(tmp_path, "first.example")
+    with pytest.raises(ConfigurationError, match=r"trust domain first\.example.*--trust-domain first\.example"):
+        CertificateAuthority(tmp_path, "second.example")
+    assert CertificateAuthority(tmp_path, "first.example").bundle.trust_domain == "first.example"
+    long = "a" * 63 + "." + "b" * 63
+    CertificateAuthority(tmp_path / "long", long)
+    assert CertificateAuthority(tmp_path / "long", long).trust_domain == long
+
+
+def test_a_lost_root_certificate_is_made_again_for_the_same_key(tmp_path: Path) -> None:
+    """What the key signed stays good, and a backup of the certificate would fit."""
+    first = CertificateAuthority(tmp_path)
+    leaf = leaf_of(first.sign(csr(), WEB))
+    certificate, key = tmp_path / "ca" / "root-cert.pem", tmp_path / "ca" / "root-key.pem"
+    kept, before = certificate.read_bytes(), key.read_bytes()
+    certificate.unlink()
+    again = CertificateAuthority(tmp_path)
+    assert key.read_bytes() == before
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(again.bundle.roots_pem))
+    certificate.write_bytes(kept)
+    assert CertificateAuthority(tmp_path).bundle.roots_pem == first.bundle.roots_pem
+    certificate.unlink()
+    key.write_bytes(b"no key")
+    with pytest.raises(ConfigurationError, match=r"root-key\.pem is not an unencrypted PEM private key"):
+        CertificateAuthority(tmp_path)

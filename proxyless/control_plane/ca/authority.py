@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from proxyless.control_plane.ca.root import Root, create_root, key_usage, load_root
+from proxyless.control_plane.ca.root import Root, create_root, domain_of, key_usage, load_root
 from proxyless.identity.control_plane import control_plane_id
 from proxyless.identity.istio_ca import MAX_CSR_BYTES
 from proxyless.identity.private_files import exclusive
@@ -64,6 +64,11 @@ class CertificateAuthority:
                 if not cert_path.exists():
                     create_root(cert_path, key_path, trust_domain, self._now())
         self._root: Root = load_root(cert_path, key_path, self._now())
+        if root_cert_path is None and (made_for := domain_of(self._root)) != trust_domain[:64]:
+            raise ConfigurationError(
+                f"the root in {cert_path.parent} was made for the trust domain {made_for}, not {trust_domain}: start "
+                f"with --trust-domain {made_for}, or with another --state-dir"
+            )
         self._bundle = TrustBundle(trust_domain, b"".join(map(_pem, self._root.roots)))
 
     @property

@@ -39,10 +39,10 @@ class Root:
 def create_root(cert_path: Path, key_path: Path, trust_domain: str, now: dt.datetime) -> None:
     """Make a self-signed P-256 root, valid for 10 years, and write it (key 0600).
 
-    The certificate is written last: while it is missing nothing was ever signed, and a start that was cut short
-    begins anew.
+    The certificate is written last. A key that is there without one is kept: either a start was cut short, or somebody
+    lost the certificate, and what the key has signed stays good. Raises ConfigurationError for a key that is none.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _load_key(key_path) if key_path.exists() else ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain[:64])])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
@@ -61,8 +61,15 @@ def create_root(cert_path: Path, key_path: Path, trust_domain: str, now: dt.date
     encoded = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_private(key_path, encoded)
+    if not key_path.exists():
+        write_private(key_path, encoded)
     write_private(cert_path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+
+def domain_of(root: Root) -> str:
+    """The trust domain (its first 64 characters) that a root of ``create_root`` was made for."""
+    names = root.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else ""
 
 
 def load_root(cert_path: Path, key_path: Path, now: dt.datetime) -> Root:
