@@ -8,7 +8,7 @@ from typing import Any
 
 from proxyless.cli import output
 from proxyless.cli.connection import ApiError, Connection
-from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir
+from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir, namespace
 from proxyless.cli.rollout import TIMEOUT, is_live, timeout, wait_for
 from proxyless.model.errors import ProxylessError
 
@@ -31,7 +31,11 @@ def register(subparsers: Subparsers) -> None:
         help="YAML or JSON file, directory, or - for standard input; may be repeated",
     )
     parser.add_argument(
-        "-n", "--namespace", default="default", help="of documents that name none (default: %(default)s)"
+        "-n",
+        "--namespace",
+        type=namespace,
+        default="default",
+        help="of documents that name none (default: %(default)s)",
     )
     parser.add_argument(
         "--wait", action="store_true", help="until every client concerned has accepted it; fail if one refuses or lags"

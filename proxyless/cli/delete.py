@@ -4,14 +4,14 @@ import argparse
 
 from proxyless.cli import output
 from proxyless.cli.connection import Connection, segment
-from proxyless.cli.parsers import Subparsers, add_command, add_state_dir
+from proxyless.cli.parsers import Subparsers, add_command, add_state_dir, namespace
 
 
 def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "delete", "remove configuration", "proxyless delete vs reviews")
     parser.add_argument("kind", metavar="KIND", help="as with kubectl: virtualservice, vs, dr, se, svc, ...")
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-n", "--namespace", default="default", help="default: %(default)s")
+    parser.add_argument("-n", "--namespace", type=namespace, default="default", help="default: %(default)s")
     add_state_dir(parser)
 
 

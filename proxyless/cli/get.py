@@ -6,7 +6,7 @@ from typing import Any
 
 from proxyless.cli import output
 from proxyless.cli.connection import Connection, segment
-from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir
+from proxyless.cli.parsers import Subparsers, add_command, add_output, add_state_dir, namespace
 
 
 def register(subparsers: Subparsers) -> None:
@@ -17,7 +17,7 @@ def register(subparsers: Subparsers) -> None:
         help="as with kubectl: virtualservice, virtualservices, vs, dr, se, svc, ...; or workloads",
     )
     parser.add_argument("name", nargs="?", default="", metavar="NAME")
-    parser.add_argument("-n", "--namespace", default="", help="default: all; with a NAME: default")
+    parser.add_argument("-n", "--namespace", type=namespace, default=None, help="default: all; with a NAME: default")
     add_output(parser, "table", "json", "yaml")
     add_state_dir(parser)
 

@@ -20,6 +20,7 @@ class UsageError(ProxylessError):
 # argparse has no public name for what ``add_subparsers`` returns.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?\Z")
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -98,6 +99,15 @@ def address(text: str) -> tuple[str, int]:
         return split_address(text, any_port=True)
     except ConfigurationError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def namespace(text: str) -> str:
+    """A namespace's name, as the control plane takes it."""
+    if _NAMESPACE.match(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a namespace: lower case letters, digits and '-', at most 63, no '-' at its ends"
+        )
+    return text
 
 
 def service_account(text: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import argparse
 
 from proxyless.cli import output
 from proxyless.cli.connection import Connection
-from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_output, add_state_dir
+from proxyless.cli.parsers import Subparsers, UsageError, add_command, add_output, add_state_dir, namespace
 from proxyless.cli.rollout import TIMEOUT, is_live, timeout, wait_for
 
 
@@ -21,7 +21,7 @@ def register(subparsers: Subparsers) -> None:
         metavar="KIND/NAME",
         help="such as vs/reviews; default: the whole configuration",
     )
-    parser.add_argument("-n", "--namespace", default="default", help="default: %(default)s")
+    parser.add_argument("-n", "--namespace", type=namespace, default="default", help="default: %(default)s")
     parser.add_argument("--timeout", type=timeout, default=TIMEOUT, metavar="TIME", help="default: 30s, at most 10m")
     add_output(parser, "text", "json")
     add_state_dir(parser)

@@ -12,7 +12,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def request_for(method: str, url: str, headers: Mapping[str, str]) -> Request:
     """The request that ``method url`` with ``headers`` becomes. Raises ConfigurationError for a URL that is none."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r}: {error}") from None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ConfigurationError(f"{url!r} is not a URL of the form http://HOST[:PORT]/PATH")
     try:

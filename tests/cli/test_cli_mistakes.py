@@ -30,6 +30,13 @@ def serve(folder: Path, application: str) -> subprocess.CompletedProcess[str]:
         (["request", "GET", "http://hello/", "-H", "end-user"], "-H 'end-user: jason'"),
         (["request", "GET", "http://hello/", "--label", "v1"], "--label version=v1"),
         (["explain", "GET", "hello"], "is not a URL"),
+        (["request", "GET", "http://[::1/"], "'http://[::1/': Invalid IPv6 URL"),
+        (["explain", "GET", "http://[::1/"], "'http://[::1/': Invalid IPv6 URL"),
+        *(
+            ([*command, "-n", name], f"{name!r} is not a namespace: lower case letters, digits and '-'")
+            for command in (["apply", "-f", "x.yaml"], ["get", "vs"], ["delete", "vs", "x"], ["wait", "vs/x"])
+            for name in ("", "UP", "a/b", "a-")
+        ),
         (["explain", "GET", "http://hello/", "--from", "a/b/c"], "--from default/productpage"),
         (["serve", "hello:app"], "--service"),
         (["serve", "hello:app", "--service", "x", "--port", "http"], "--port http=8080"),

@@ -65,6 +65,8 @@ def test_secrets_are_private(running: RunningControlPlane) -> None:
     [
         ("POST", "apply?file=a.yaml", b"kind: [", 422, "nothing was applied"),
         ("POST", "apply", b"\xff\xfe", 400, "UTF-8"),
+        ("POST", "apply?namespace=UP", b"", 400, "the namespace 'UP' must be a DNS-1123 label"),
+        ("POST", "apply?namespace=", b"", 400, "the namespace '' must be a DNS-1123 label"),
         ("GET", "resources/carrots", None, 404, "virtualservices"),
         ("GET", "resources/vs/default/none", None, 404, "VirtualService default/none"),
         ("DELETE", "resources/vs/default/none", None, 404, "VirtualService default/none"),

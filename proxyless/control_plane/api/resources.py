@@ -10,6 +10,7 @@ from proxyless.control_plane.api.backend import Backend
 from proxyless.control_plane.api.responses import ApiError, body_of
 from proxyless.control_plane.configuration import Applied
 from proxyless.control_plane.resources.kinds import KINDS, Kind, kind_named
+from proxyless.control_plane.resources.names import DNS_LABEL_RULE, is_dns_label
 from proxyless.control_plane.resources.problem import Level
 from proxyless.control_plane.resources.render import to_document
 from proxyless.control_plane.resources.resource import Key, Resource
@@ -28,6 +29,9 @@ class ResourceRoutes:
     async def apply(self, request: Request) -> JSONResponse:
         """Query: ``file`` names the text in problems, ``namespace`` is for documents without one, ``dryRun=true``."""
         query = request.query_params
+        namespace = query.get("namespace", "default")
+        if not is_dns_label(namespace):
+            raise ApiError(400, f"the namespace {namespace[:253]!r} must be {DNS_LABEL_RULE}")
         try:
             text = (await body_of(request)).decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -35,7 +39,7 @@ class ResourceRoutes:
         applied = self._configuration.apply(
             text,
             file=query.get("file", "api")[:1000],
-            namespace=query.get("namespace", "default")[:253],
+            namespace=namespace,
             dry_run=query.get("dryRun") == "true",
         )
         if applied.refused:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxyless.control_plane.resources import coverage, kinds, schema, yaml_tree
-from proxyless.control_plane.resources.names import is_dns_label, is_dns_subdomain
+from proxyless.control_plane.resources.names import DNS_LABEL_RULE, is_dns_label, is_dns_subdomain
 from proxyless.control_plane.resources.paths import child
 from proxyless.control_plane.resources.problem import MAX_MESSAGE, Level, Problem, has_error
 from proxyless.control_plane.resources.resource import Key, Resource, Source
@@ -168,8 +168,7 @@ class _Reader:
                 if isinstance(namespace.value, str) and is_dns_label(namespace.value):
                     self._namespace = namespace.value
                 else:
-                    rule = "must be a DNS-1123 label: lower case letters, digits and '-', at most 63"
-                    self._say("InvalidName", rule, "metadata.namespace", namespace.line)
+                    self._say("InvalidName", f"must be {DNS_LABEL_RULE}", "metadata.namespace", namespace.line)
         labels, annotations = self._texts(metadata, "labels"), self._texts(metadata, "annotations")
         return labels, annotations, self._created(metadata)
 

@@ -12,6 +12,10 @@ _HOST_LABEL = re.compile(r"[a-zA-Z0-9_](?:[-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?\Z")
 _WILDCARD_LABEL = re.compile(r"(?:\*|\*?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)\Z")
 
 
+# In words, for who gave another.
+DNS_LABEL_RULE = "a DNS-1123 label: lower case letters, digits and '-', at most 63"
+
+
 def is_dns_label(name: str) -> bool:
     """RFC 1123 label: what a namespace, a Service and a subset may be called."""
     return _LABEL.match(name) is not None
