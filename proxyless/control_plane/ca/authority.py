@@ -64,7 +64,8 @@ class CertificateAuthority:
                 if not cert_path.exists():
                     create_root(cert_path, key_path, trust_domain, self._now())
         self._root: Root = load_root(cert_path, key_path, self._now())
-        if root_cert_path is None and (made_for := domain_of(self._root)) != trust_domain[:64]:
+        made_for = domain_of(self._root) if root_cert_path is None else ""
+        if made_for and made_for != trust_domain[:64]:
             raise ConfigurationError(
                 f"the root in {cert_path.parent} was made for the trust domain {made_for}, not {trust_domain}: start "
                 f"with --trust-domain {made_for}, or with another --state-dir"

@@ -67,9 +67,9 @@ def create_root(cert_path: Path, key_path: Path, trust_domain: str, now: dt.date
 
 
 def domain_of(root: Root) -> str:
-    """The trust domain (its first 64 characters) that a root of ``create_root`` was made for."""
-    names = root.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return str(names[0].value) if names else ""
+    """The trust domain (its first 64 characters) that a root of ``create_root`` was made for, "" for another's root."""
+    name = list(root.certificate.subject)
+    return str(name[0].value) if len(name) == 1 and name[0].oid == NameOID.ORGANIZATION_NAME else ""
 
 
 def load_root(cert_path: Path, key_path: Path, now: dt.datetime) -> Root:

@@ -34,9 +34,7 @@ class _Base:
 
     def __del__(self) -> None:
         rpc = getattr(self, "_rpc", None)
-        if self._goes_on:
-            return
-        if rpc is not None and not rpc.status.done() and not rpc.loop.is_closed():
+        if not self._goes_on and rpc is not None and not rpc.status.done() and not rpc.loop.is_closed():
             rpc.loop.call_soon_threadsafe(rpc.cancel)  # forgotten by the application
 
     @property
