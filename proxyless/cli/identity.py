@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxyless.cli.parsers import UsageError
+from proxyless.cli.parsers import UsageError, folder
 
 if TYPE_CHECKING:
     from proxyless.mesh import Mesh
@@ -20,7 +20,7 @@ def add_identity(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--control-plane", metavar="H:P", help="the control plane's TLS address")
     parser.add_argument("--token-file", type=Path, metavar="F", help="an enrolment token (not needed with --dev)")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="default: $PROXYLESS_STATE_DIR")
+    parser.add_argument("--state-dir", type=folder, metavar="DIR", help="default: $PROXYLESS_STATE_DIR")
 
 
 def mesh_of(arguments: argparse.Namespace) -> "Mesh":

@@ -39,7 +39,7 @@ def add_command(subparsers: Subparsers, name: str, summary: str, example: str) -
 def add_state_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-dir",
-        type=Path,
+        type=folder,
         default=default_state_dir(),
         metavar="DIR",
         help="the control plane's state directory (default: $PROXYLESS_STATE_DIR or %(default)s)",
@@ -73,6 +73,13 @@ def parse_url(method: str, url: str, headers: Sequence[tuple[str, str]]) -> Requ
         return request_for(method, url, dict(headers))
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
+
+
+def folder(text: str) -> Path:
+    """A directory. Not the working directory for an empty variable: keys would be written to it."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a directory, or leave the option out")
+    return Path(text)
 
 
 def duration(text: str) -> float:

@@ -100,6 +100,8 @@ def _load(load: Callable[[str], Found], name: str) -> Found:
         return load(name)
     except ProxylessError:
         raise
+    except SystemExit as error:
+        raise ProxylessError(f"{name} cannot be imported: it ends the process with status {error.code}") from None
     except Exception as error:
         ours = (str(Path(proxyless.__file__).parent), str(Path(importlib.__file__).parent), "<frozen importlib")
         trace = error.__traceback__

@@ -39,6 +39,8 @@ def serve(folder: Path, application: str) -> subprocess.CompletedProcess[str]:
         ),
         (["explain", "GET", "http://hello/", "--from", "a/b/c"], "--from default/productpage"),
         (["serve", "hello:app"], "--service"),
+        (["serve", "hello:app", "--service", "x", "--state-dir", ""], "--state-dir: it is empty: name a directory"),
+        (["control-plane", "--state-dir", ""], "--state-dir: it is empty: name a directory"),
         (["serve", "hello:app", "--service", "x", "--port", "http"], "--port http=8080"),
         (["serve", "hello:app", "--service", "x", "--metrics-port", "99999"], "not a port from 0 to 65535"),
         (["serve", "hello:app", "--service", "x", "--metrics-port", "00000080"], "not a port from 0 to 65535"),
@@ -119,6 +121,13 @@ def test_a_misspelled_kind_of_the_mesh_is_a_warning(run: Cli, tmp_path: Path) ->
     result = run("analyze", str(path))
     assert "Warning: VirtualServic a: kind VirtualServic" in result.out
     assert "did you mean VirtualService?" in result.out
+
+
+def test_an_application_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text("import sys\nsys.exit(3)\n")
+    result = serve(tmp_path, "ending:app")
+    assert result.returncode == 1
+    assert "ending:app cannot be imported: it ends the process with status 3" in result.stderr
 
 
 def test_a_tab_is_called_a_tab(run: Cli, tmp_path: Path) -> None:
