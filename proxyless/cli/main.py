@@ -2,12 +2,12 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 import proxyless
+from proxyless.cli import streams
 from proxyless.model.errors import ProxylessError
 
 
@@ -46,6 +46,10 @@ _EXTRA = frozenset({"grpc", "grpc_health", "pydantic", "starlette", "watchfiles"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxyless ARGUMENTS``. Returns the exit status: 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.prepare()
+    if wrong := streams.no_text(arguments):
+        sys.stderr.write(f"proxyless: the argument {wrong!r} is not text in this locale's encoding (UTF-8 mostly)\n")
+        return 2
     try:
         return _run(arguments)
     except ProxylessError as error:
@@ -65,9 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader, such as ``head``, has seen enough. What is still buffered must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_output()  # the reader, such as ``head``, has seen enough
         return 141
+    except OSError as error:
+        if error.errno not in streams.FULL or error.filename is not None:
+            raise
+        streams.drop_output()
+        sys.stderr.write(f"proxyless: what it says cannot be written: {error.strerror}\n")
+        return 1
 
 
 def _run(arguments: list[str]) -> int:

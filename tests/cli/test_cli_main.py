@@ -36,7 +36,7 @@ except SystemExit:
     print(sorted(n for n in sys.modules if n.startswith("proxyless.cli.") or n in ("grpc", "pydantic", "httpx2")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout.splitlines()[-1] == "['proxyless.cli.main']"
+    assert done.stdout.splitlines()[-1] == "['proxyless.cli.main', 'proxyless.cli.streams']"
 
 
 @pytest.mark.parametrize(
