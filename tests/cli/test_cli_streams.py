@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from running_control_plane import RunningControlPlane
 
 PROXYLESS = f"{sys.executable} -m proxyless"
 NAMED = "apiVersion: v1\nkind: Service\nmetadata: {name: Übel}\nspec: {ports: [{port: 80}]}\n"
@@ -13,7 +14,6 @@ NAMED = "apiVersion: v1\nkind: Service\nmetadata: {name: Übel}\nspec: {ports: [
 
 def shell(folder: Path, command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     (folder / "named.yaml").write_text(NAMED, encoding="utf-8")
-    (folder / "empty").mkdir(exist_ok=True)
     return subprocess.run(
         ["bash", "-c", command.replace("proxyless ", PROXYLESS + " ", 1)],
         cwd=folder,
@@ -29,8 +29,6 @@ def shell(folder: Path, command: str, **environment: str) -> subprocess.Complete
     [
         ("proxyless analyze named.yaml >/dev/full", 1, b"cannot be written: No space left on device\n"),
         ("proxyless analyze named.yaml >&-", 1, b""),
-        ("proxyless analyze named.yaml 2>&-", 1, b""),
-        ("proxyless analyze empty <&-", 0, b""),
         ("proxyless analyze $'\\xff.yaml'", 2, b"the argument '\\udcff.yaml' is not text"),
         ("proxyless explain GET $'http://hello/\\xff'", 2, b"is not text"),
     ],
@@ -47,3 +45,10 @@ def test_a_locale_without_the_character(tmp_path: Path) -> None:
     assert b"Traceback" not in result.stderr
     assert b"named.yaml:3" in result.stdout + result.stderr
     assert result.returncode == 1
+
+
+def test_a_closed_input_has_nothing_to_apply(tmp_path: Path, control_plane: RunningControlPlane) -> None:
+    result = shell(tmp_path, "proxyless apply -f - <&-", PROXYLESS_STATE_DIR=str(control_plane.state_dir))
+    empty = shell(tmp_path, "proxyless apply -f - </dev/null", PROXYLESS_STATE_DIR=str(control_plane.state_dir))
+    assert (result.returncode, result.stdout, result.stderr) == (empty.returncode, empty.stdout, empty.stderr)
+    assert b"Traceback" not in result.stderr
