@@ -16,10 +16,10 @@ Serialize = Callable[[Any], bytes] | None
 
 
 def serialized(serialize: Serialize, message: Any) -> bytes:
-    """Raises TypeError for what is no message then: ``bytes(5)`` would be five of them."""
+    """The bytes of a request. Raises TypeError for what is none: ``bytes(5)`` would be five zeros."""
     raw = message if serialize is None else serialize(message)
     if not isinstance(raw, bytes | bytearray | memoryview):
-        raise TypeError(f"a message without a serializer must be bytes, not {type(raw).__name__}")
+        raise TypeError(f"a request, or what its serializer makes of it, must be bytes, not {type(raw).__name__}")
     return bytes(raw)
 
 
